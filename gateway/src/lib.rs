@@ -1,0 +1,5 @@
+//! The edge: shards, sessions, auth, the HTTP API, operations. Wires all the other crates together.
+//!
+//! Never here: types of a storage engine.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! A load generator for any WebSocket server.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The `holdfast-load` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The `epoll` back end of [`crate::Driver`].

@@ -1,0 +1,1 @@
+//! The `sim` back end of [`crate::Driver`].

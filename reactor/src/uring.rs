@@ -1,0 +1,1 @@
+//! The `uring` back end of [`crate::Driver`].

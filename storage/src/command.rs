@@ -1,0 +1,219 @@
+//! What the edge asks of the workers, and what they answer: the vocabulary between threads.
+//!
+//! Shards send [`Command`]s through the router; workers answer with [`Delivery`]s through the lane of the session's
+//! shard. Everything that carries a `seq` or a `rev` is durable when it appears here.
+
+use bytes::Bytes;
+use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserId};
+use smallvec::SmallVec;
+
+/// Where a session lives: its shard and its connection there (a packed `ConnectionId`, opaque here).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionAddress {
+    /// The shard.
+    pub shard: u16,
+    /// The connection, generation included, so that an answer to a closed session reaches nobody.
+    pub connection: u64,
+}
+
+/// A client's name for its message: at most 64 bytes.
+pub type ClientId = SmallVec<[u8; 24]>;
+
+/// What a shard asks of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// A session says who it is. Goes to the user's worker, which alone decides. Answer: `Registered` or `Refused`.
+    Register {
+        /// Who.
+        user: UserId,
+        /// Which installation.
+        device: DeviceId,
+        /// Where the session lives.
+        session: SessionAddress,
+        /// The last `rev` that the device says it has; `None`: what the server kept.
+        cursor: Option<Rev>,
+    },
+    /// The session is gone. Ignored when another session of the device has replaced it.
+    Unregister {
+        /// Who.
+        user: UserId,
+        /// Which installation.
+        device: DeviceId,
+        /// Where the session lived.
+        session: SessionAddress,
+    },
+    /// Sends a message. Goes to the conversation's worker. Answer: `Accepted` or `Rejected`.
+    Send(Box<SendMessage>),
+    /// Asks for entries after `after`. Goes to the user's worker. Answer: one `Page`; the next page is asked for by
+    /// the shard when the session has room, until a page says `live`.
+    Sync {
+        /// Whose inbox.
+        user: UserId,
+        /// The session that asks.
+        session: SessionAddress,
+        /// Entries with a greater `rev` are wanted.
+        after: Rev,
+        /// At most this many entries.
+        limit: u32,
+    },
+    /// Moves the device's cursor, never back.
+    Ack {
+        /// Whose inbox.
+        user: UserId,
+        /// Which device's cursor.
+        device: DeviceId,
+        /// The session that asks.
+        session: SessionAddress,
+        /// Everything up to here has arrived.
+        rev: Rev,
+    },
+    /// Between workers: inbox entries that a source database's fan-out log holds for users of this worker.
+    FanOut(Box<crate::command::FanOut>),
+    /// Between workers: the target has made everything up to `position` of the source's log durable.
+    FannedOut {
+        /// Which database has applied.
+        target: u16,
+        /// The last applied position.
+        position: u64,
+    },
+    /// Finish what is in the queue, make it durable, and stop.
+    Stop,
+}
+
+/// A message to be sent.
+#[derive(Debug)]
+pub struct SendMessage {
+    /// Who sends.
+    pub sender: UserId,
+    /// From which installation.
+    pub device: DeviceId,
+    /// The device's name, as the entry will show it.
+    pub device_name: SmallVec<[u8; 24]>,
+    /// Who gets the answer.
+    pub session: SessionAddress,
+    /// Where to.
+    pub conversation: ConversationId,
+    /// The device's name for it.
+    pub client_id: ClientId,
+    /// A protobuf-encoded `holdfast.v1.Body`.
+    pub body: Bytes,
+}
+
+/// One position of a source database's fan-out log, as far as one target database is concerned.
+#[derive(Debug)]
+pub struct FanOut {
+    /// The database whose log it is.
+    pub source: u16,
+    /// The position; the target applies only what is greater than the last one it applied from this source.
+    pub position: u64,
+    /// The position before it that concerned this target: the target applies this one only when it has applied that.
+    pub previous: u64,
+    /// For whom, and what: a protobuf-encoded `holdfast.v1.Entry`.
+    pub entries: Vec<(UserId, Bytes)>,
+}
+
+/// What a worker tells a shard about one of its sessions.
+#[derive(Debug)]
+pub enum Delivery {
+    /// The session is the device's live session now.
+    Registered {
+        /// Which session.
+        session: SessionAddress,
+        /// The device's cursor, as the server knows it.
+        cursor: Rev,
+        /// The last `rev` of the inbox.
+        head: Rev,
+    },
+    /// The session must not be registered.
+    Refused {
+        /// Which session.
+        session: SessionAddress,
+        /// Why.
+        why: Refusal,
+    },
+    /// Another session of the same device has taken over; close this one.
+    Replaced {
+        /// Which session.
+        session: SessionAddress,
+    },
+    /// The message is durable.
+    Accepted {
+        /// Who sent it.
+        session: SessionAddress,
+        /// The device's name for it.
+        client_id: ClientId,
+        /// Its id.
+        message_id: MessageId,
+        /// Its position in the conversation.
+        seq: Seq,
+    },
+    /// The request was refused.
+    Rejected {
+        /// Whose request.
+        session: SessionAddress,
+        /// The refused send, if it was one.
+        client_id: Option<ClientId>,
+        /// Why.
+        why: Refusal,
+    },
+    /// One inbox entry for a session that is live: its `rev` follows the one before without a hole.
+    Event {
+        /// For which session.
+        session: SessionAddress,
+        /// Its position in the inbox.
+        rev: Rev,
+        /// A protobuf-encoded `holdfast.v1.Entry`, shared by all receivers.
+        entry: Bytes,
+    },
+    /// The answer to `Sync`.
+    Page {
+        /// For which session.
+        session: SessionAddress,
+        /// Entries in the order of their `rev`.
+        entries: Vec<(Rev, Bytes)>,
+        /// The last `rev` of the inbox when the page was read.
+        head: Rev,
+        /// True when `Event`s follow from here.
+        live: bool,
+    },
+    /// Entries that were not delivered because the lane was full; the session is not live until it syncs.
+    Gap {
+        /// For which session.
+        session: SessionAddress,
+        /// The first that was not sent.
+        from: Rev,
+        /// The last `rev` of the inbox.
+        to: Rev,
+    },
+}
+
+/// Why a worker refused something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// No such conversation, or the user is not in it (the two are not told apart).
+    UnknownConversation,
+    /// The `clientId` is known, but so old that its answer is not kept any more.
+    ClientIdExpired,
+    /// More devices than `limits.devices`.
+    TooManyDevices,
+    /// A durable write failed; nothing was promised. The store takes no more writes.
+    StorageFailed,
+    /// The disk is full.
+    StorageFull,
+    /// The worker does not own the slice (any more): route again.
+    WrongEpoch,
+    /// A cursor or `after` greater than the inbox's head.
+    CursorAhead,
+}
+
+/// How a worker reaches the sessions: one lane per shard. Never blocks.
+pub trait Deliver {
+    /// Puts a delivery into the lane of its session's shard.
+    ///
+    /// # Errors
+    /// Gives it back when the lane is full.
+    fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery>;
+
+    /// Wakes the shards that something was put into the lane of.
+    fn flush(&mut self);
+}
