@@ -12,6 +12,7 @@
 //! This is the only crate of the workspace that may say `unsafe`.
 
 pub mod buffer;
+mod chunks;
 pub mod driver;
 pub mod epoll;
 pub mod lane;
