@@ -3,3 +3,6 @@
 //! Never here: types of a storage engine.
 
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod token;
