@@ -26,7 +26,7 @@ mod format;
     missing_docs,
     clippy::all,
     clippy::pedantic,
-    reason = "prost-build writes this file; tests/chat_generated.rs compares it with the schema"
+    reason = "prost-build writes this file; tests/chat/generated.rs compares it with the schema"
 )]
 mod generated;
 mod json;
@@ -38,4 +38,5 @@ pub use format::{
     Format, FrameError, decode_client, decode_server, encode_client, encode_server, entry_json,
 };
 pub use generated::*;
+pub use limits::{LimitError, check_body, check_client_id, check_device, check_page_limit};
 pub use splice::{event_bytes, page_bytes, write_event, write_page};

@@ -4,7 +4,7 @@
 //! change of the schema:
 //!
 //! ```text
-//! HOLDFAST_REGENERATE=1 cargo test -p holdfast-protocol --test chat_generated
+//! HOLDFAST_REGENERATE=1 cargo test -p holdfast-protocol --test chat generated
 //! ```
 
 use std::path::Path;
