@@ -4,5 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod config;
+pub mod metrics;
 pub mod token;

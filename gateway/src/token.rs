@@ -11,6 +11,7 @@
 //! Never here: clocks (time is an argument), sessions, revocation (the user's worker decides that).
 
 mod key;
+mod name;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 pub use key::{KEY_FILE, KeyError};
+pub use name::{MAX_NAME_CHARACTERS, NameError, user_of_name};
 
 /// Bytes of the key.
 pub const KEY_BYTES: usize = 32;

@@ -13,6 +13,7 @@ mod error;
 mod layers;
 pub mod limits;
 mod setting;
+mod storage;
 mod value;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use layers::{DEFAULT_FILE, Effective, FILE_VARIABLE, FileText, Inputs, Override, Source};
 pub use limits::Limits;
 pub use setting::{SETTINGS, Setting};
+pub use storage::storage_options;
 pub use value::{show_bytes, show_duration};
 
 /// Everything that can be configured, typed and in range.

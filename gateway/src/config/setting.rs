@@ -293,7 +293,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(
         "storage.cache",
         storage.cache_bytes,
-        Bytes { min: 8 << 20, max: 1 << 40 },
+        Bytes { min: 16 << 20, max: 1 << 40 },
         "Memory for the store's caches, all databases together."
     ),
     setting!("log.filter", log.filter, LogFilter, "What is logged."),

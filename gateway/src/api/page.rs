@@ -1,0 +1,93 @@
+//! The chat page: three small files inside the binary.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::{StatusCode, header};
+use sha2::{Digest as _, Sha256};
+
+use super::state::ApiState;
+
+/// One file of the page.
+struct Asset {
+    content_type: &'static str,
+    bytes: &'static [u8],
+    /// A strong validator (RFC 9110 §8.8.3): a hash of the content.
+    etag: String,
+}
+
+impl Asset {
+    fn new(content_type: &'static str, bytes: &'static [u8]) -> Self {
+        let hash = Sha256::digest(bytes);
+        Self { content_type, bytes, etag: format!("\"{}\"", URL_SAFE_NO_PAD.encode(&hash[..12])) }
+    }
+}
+
+macro_rules! asset {
+    ($name:ident, $content_type:literal, $path:literal) => {
+        static $name: LazyLock<Asset> =
+            LazyLock::new(|| Asset::new($content_type, include_bytes!(concat!("../../../web/", $path))));
+    };
+}
+
+asset!(PAGE, "text/html; charset=utf-8", "index.html");
+asset!(SCRIPT, "text/javascript; charset=utf-8", "chat.js");
+asset!(STYLE, "text/css; charset=utf-8", "chat.css");
+asset!(ICON, "image/svg+xml", "icon.svg");
+
+pub(super) fn routes() -> Router<Arc<ApiState>> {
+    Router::new()
+        .route("/", get(|headers: HeaderMap| async move { serve(&PAGE, &headers) }))
+        .route("/chat.js", get(|headers: HeaderMap| async move { serve(&SCRIPT, &headers) }))
+        .route("/chat.css", get(|headers: HeaderMap| async move { serve(&STYLE, &headers) }))
+        .route("/icon.svg", get(|headers: HeaderMap| async move { serve(&ICON, &headers) }))
+}
+
+fn serve(asset: &Asset, request: &HeaderMap) -> Response {
+    let known = request.get_all(header::IF_NONE_MATCH).iter().any(|value| has_etag(value, &asset.etag));
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut response = asset.bytes.into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+        response
+    };
+    let headers = response.headers_mut();
+    let etag = HeaderValue::from_str(&asset.etag).expect("base64url in quotes is a header value");
+    headers.insert(header::ETAG, etag);
+    // Ask each time: the binary may have been replaced.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy(request));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// RFC 9110 §13.1.2: a list of entity tags, compared weakly, or `*`.
+fn has_etag(value: &HeaderValue, etag: &str) -> bool {
+    let Ok(value) = value.to_str() else { return false };
+    value.split(',').map(str::trim).any(|candidate| candidate == "*" || candidate.trim_start_matches("W/") == etag)
+}
+
+/// Nothing but our own files runs, and nothing is sent elsewhere. Some browsers do not count `ws:` to the same host
+/// as `'self'`, so it is named.
+fn policy(request: &HeaderMap) -> HeaderValue {
+    let host = request.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_plain_host(host));
+    let sockets = host.map_or_else(String::new, |host| format!(" ws://{host} wss://{host}"));
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'{sockets}; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::from_str(&policy).expect("a plain host is visible ASCII")
+}
+
+fn is_plain_host(host: &str) -> bool {
+    !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+}

@@ -1,0 +1,28 @@
+//! The configuration in the words of the store.
+
+use super::Config;
+
+/// What the store is opened with: `store/` in the data directory, and the limits that the workers keep.
+#[must_use]
+pub fn storage_options(config: &Config) -> holdfast_storage::Options {
+    let mut options = holdfast_storage::Options::new(config.data.join("store"));
+    options.databases = config.storage.databases;
+    options.cache_bytes = config.storage.cache_bytes;
+    // The ranges of these settings are inside the store's own.
+    options.limits.devices = u16::try_from(config.limits.devices).unwrap_or(u16::MAX);
+    options.limits.page_entries = config.limits.page_entries;
+    options.limits.page_bytes = usize::try_from(config.limits.page_bytes).unwrap_or(usize::MAX);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_the_stores_ranges() {
+        let options = storage_options(&Config::default());
+        assert!(options.validate().is_ok());
+        assert!(options.directory.ends_with("store"));
+    }
+}
