@@ -65,14 +65,12 @@ closes! {
     UNAUTHORIZED = 4000, "unauthorized";
     /// The token has expired: get a new one, then reconnect.
     TOKEN_EXPIRED = 4001, "token_expired";
-    /// The device or its tokens were revoked.
-    REVOKED = 4002, "revoked";
     /// Another connection of the same device has taken over.
-    REPLACED = 4003, "replaced";
+    REPLACED = 4002, "replaced";
     /// The client broke the protocol: a frame out of order, a second `hello`, a cursor ahead of the inbox.
-    PROTOCOL = 4004, "protocol";
+    PROTOCOL = 4003, "protocol";
     /// The user has as many devices as are allowed: remove one first.
-    TOO_MANY_DEVICES = 4005, "too_many_devices";
+    TOO_MANY_DEVICES = 4004, "too_many_devices";
     /// No `hello` came in time.
     HELLO_TIMEOUT = 4100, "hello_timeout";
     /// More frames than allowed, and the errors that said so did not help.
@@ -87,8 +85,6 @@ closes! {
     DRAIN = 4105, "drain";
     /// Nothing was heard from the client for 2.5 heartbeats.
     HEARTBEAT_TIMEOUT = 4200, "heartbeat_timeout";
-    /// The session's state has moved; another connection will find it.
-    MOVED = 4201, "moved";
 }
 
 /// The close with this code, if it is one of [`TABLE`].

@@ -1,5 +1,7 @@
 //! What must hold for any frame and for any bytes.
 
+use std::sync::LazyLock;
+
 use holdfast_protocol::chat::{
     ClientFrame, Entry, Event, Format, Page, ServerFrame, decode_client, decode_server, encode_client,
     encode_server, entry_json, event_bytes, page_bytes, server_frame, write_event, write_page,
@@ -7,7 +9,7 @@ use holdfast_protocol::chat::{
 use holdfast_protocol::id::Rev;
 use proptest::prelude::*;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 
 use crate::frames;
 
@@ -84,8 +86,8 @@ proptest! {
         client in frames::client_frame(),
         server in frames::server_frame(),
     ) {
-        let schema = frames::schema();
-        let message = |name| schema.get_message_by_name(name).expect("a message of the schema");
+        static SCHEMA: LazyLock<DescriptorPool> = LazyLock::new(frames::schema);
+        let message = |name| SCHEMA.get_message_by_name(name).expect("a message of the schema");
         for (descriptor, json, protobuf) in [
             (
                 message("holdfast.v1.ClientFrame"),
