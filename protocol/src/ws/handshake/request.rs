@@ -210,10 +210,14 @@ fn diagnose(error: httparse::Error, head: &[u8], header_limit: usize) -> HeadErr
         httparse::Error::TooManyHeaders => HeadError::TooManyHeaders { limit: header_limit },
         httparse::Error::Version => {
             let line = text.trim_start().split("\r\n").next().unwrap_or("");
-            let version = line.rsplit(' ').next().unwrap_or("");
-            let is_version = matches!(version.strip_prefix("HTTP/").map(str::as_bytes),
-                Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit());
-            if is_version { HeadError::Version } else { HeadError::RequestLine }
+            let parts: Option<[&str; 3]> = line.split(' ').collect::<Vec<_>>().try_into().ok();
+            let version = parts.and_then(|[_, _, version]| version.strip_prefix("HTTP/"));
+            match version.map(str::as_bytes) {
+                Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
+                    HeadError::Version
+                }
+                _ => HeadError::RequestLine,
+            }
         }
         httparse::Error::HeaderName | httparse::Error::HeaderValue => {
             let lines = field_lines(text).split("\r\n");
