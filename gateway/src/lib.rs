@@ -5,6 +5,15 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod backend;
+pub mod banner;
+pub mod cli;
 pub mod config;
+pub mod directory;
+pub mod listener;
 pub mod metrics;
+pub mod serve;
+pub mod session;
+pub mod shard;
 pub mod token;
+mod watch;

@@ -187,6 +187,23 @@ pub enum Delivery {
     },
 }
 
+impl Delivery {
+    /// The session that it is for.
+    #[must_use]
+    pub const fn session(&self) -> SessionAddress {
+        match self {
+            Self::Registered { session, .. }
+            | Self::Refused { session, .. }
+            | Self::Replaced { session }
+            | Self::Accepted { session, .. }
+            | Self::Rejected { session, .. }
+            | Self::Event { session, .. }
+            | Self::Page { session, .. }
+            | Self::Gap { session, .. } => *session,
+        }
+    }
+}
+
 /// Why a worker refused something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {

@@ -1,0 +1,665 @@
+//! A session: a connection that speaks the chat protocol, from its first frame to its last, sans-IO.
+//!
+//! Messages and deliveries come in; frames for the peer are appended to a buffer, and at most one command for a
+//! worker comes out of each call. A session knows no socket, no clock and no thread, so the same code runs under
+//! the shard, the simulation and a property test.
+//!
+//! ```text
+//!              hello / token            Registered            page reaches the head
+//! AwaitHello ───────────────▶ Registering ─────────▶ Paging ─────────────────────▶ Live
+//!                                                      ▲                             │ no room, or worker says Gap
+//!                                                      └────────── sync ─── Gapped ◀─┘
+//! ```
+//!
+//! Invariant: the `rev`s written to a peer between two `gap`s or `sync`s rise by exactly one.
+
+mod rate;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use holdfast_protocol::chat::close::{self, ChatClose};
+use holdfast_protocol::chat::{self, Format, client_frame, error_code, server_frame};
+use holdfast_protocol::id::{DeviceId, Rev, UserId};
+use holdfast_protocol::ws::{self, CloseCode, Opcode};
+use holdfast_reactor::Moment;
+use holdfast_router::Key;
+use holdfast_storage::command::{Command, Delivery, Refusal, SendMessage, SessionAddress};
+use prost::Message as _;
+use smallvec::SmallVec;
+
+pub use rate::{Rate, Spent};
+
+use crate::token::{Claims, TokenError};
+
+/// What every session of a gateway keeps to; from the configuration.
+#[derive(Debug, Clone)]
+pub struct SessionRules {
+    /// How often a client must be heard from.
+    pub heartbeat: Duration,
+    /// Sends per session.
+    pub send: Rate,
+    /// Sends per second as `welcome` tells it.
+    pub send_per_second: u32,
+    /// Pings, pongs and requests that are not sends.
+    pub control: Rate,
+    /// Bytes of a message's body.
+    pub body_bytes: u32,
+    /// Bytes that may wait for a slow peer before it gets a `gap`.
+    pub output_bytes: usize,
+    /// Entries of one page.
+    pub page_entries: u32,
+}
+
+/// What a session is told with each call, and where it writes.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The driver's clock.
+    pub now: Moment,
+    /// The wall clock in milliseconds since 1970, for tokens and for `serverTimeMs`.
+    pub wall_ms: u64,
+    /// What the session keeps to.
+    pub rules: &'a SessionRules,
+    /// Checks tokens.
+    pub tokens: &'a dyn VerifyToken,
+    /// Bytes that wait for the peer already, those in `out` included.
+    pub unsent_bytes: usize,
+    /// Where frames are appended.
+    pub out: &'a mut Vec<u8>,
+    /// Reused for encoding.
+    pub scratch: &'a mut Vec<u8>,
+}
+
+/// Checks a token: the seam between sessions and keys.
+pub trait VerifyToken: std::fmt::Debug {
+    /// Says whom the token names.
+    ///
+    /// # Errors
+    /// When it is malformed, forged, expired or not valid yet.
+    fn verify(&self, token: &str, now_seconds: u64) -> Result<Claims, TokenError>;
+}
+
+impl VerifyToken for crate::token::TokenKey {
+    fn verify(&self, token: &str, now_seconds: u64) -> Result<Claims, TokenError> {
+        Self::verify(self, token, now_seconds)
+    }
+}
+
+/// What the owner must do after a call.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing.
+    Nothing,
+    /// Hand this to the worker that owns the key.
+    Submit(Key, Command),
+    /// Close the connection with this code and reason; the close frame is not written yet.
+    Close(CloseCode, &'static str),
+}
+
+impl From<ChatClose> for Outcome {
+    fn from(close: ChatClose) -> Self {
+        Self::Close(CloseCode(close.code), close.reason)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    AwaitHello,
+    Registering,
+    Paging,
+    Live,
+    Gapped,
+}
+
+/// One session; see the module's doc. Its size is part of the memory budget.
+#[derive(Debug)]
+pub struct Session {
+    user: UserId,
+    device: DeviceId,
+    device_name: Rc<str>,
+    /// The last `rev` written to the peer, or where its sync began.
+    last_rev: Rev,
+    /// The last `rev` that is known to exist.
+    head: Rev,
+    sends: Spent,
+    controls: Spent,
+    /// When the token ends, in seconds since 1970.
+    expires_s: u32,
+    /// Pages asked of the worker that have not come; all but the last answer a `sync` that was overtaken.
+    pages_awaited: u16,
+    page_entries: u16,
+    format: Format,
+    state: State,
+    /// A page, or the `gap` frame, waits until the output has drained.
+    waits_for_room: bool,
+}
+
+// The budget is 300 bytes for all of a logged-in connection's user space.
+const _: () = assert!(size_of::<Session>() <= 80);
+
+impl Session {
+    /// A session of a connection whose handshake did not say who is there.
+    #[must_use]
+    pub fn anonymous(format: Format) -> Self {
+        Self {
+            user: UserId(0),
+            device: DeviceId(0),
+            device_name: Rc::from(""),
+            last_rev: Rev(0),
+            head: Rev(0),
+            sends: Spent::default(),
+            controls: Spent::default(),
+            expires_s: 0,
+            pages_awaited: 0,
+            page_entries: 0,
+            format,
+            state: State::AwaitHello,
+            waits_for_room: false,
+        }
+    }
+
+    /// Whose session this is; `None` until a token has said so.
+    #[must_use]
+    pub fn identity(&self) -> Option<(UserId, DeviceId)> {
+        (self.state != State::AwaitHello).then_some((self.user, self.device))
+    }
+
+    /// The device's name; empty until a token has said so.
+    #[must_use]
+    pub fn device_name(&self) -> &Rc<str> {
+        &self.device_name
+    }
+
+    /// True once the worker has registered it.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        matches!(self.state, State::Paging | State::Live | State::Gapped)
+    }
+
+    /// True while the worker has not answered the registration: what the peer sends must wait.
+    #[must_use]
+    pub fn is_registering(&self) -> bool {
+        self.state == State::Registering
+    }
+
+    /// When the token ends, in seconds since 1970; `None` before there is one.
+    #[must_use]
+    pub fn expires_seconds(&self) -> Option<u64> {
+        (self.state != State::AwaitHello).then_some(u64::from(self.expires_s))
+    }
+
+    /// Takes a verified identity and asks the user's worker to register the session.
+    ///
+    /// `intern` shares the names of devices between sessions ("phone" stands in memory once).
+    pub fn log_in(
+        &mut self,
+        claims: &Claims,
+        device_name: Rc<str>,
+        session: SessionAddress,
+        cursor: Option<Rev>,
+    ) -> Outcome {
+        self.user = claims.user;
+        self.device = DeviceId::from_name(&device_name);
+        self.device_name = device_name;
+        self.expires_s = u32::try_from(claims.expires_at).unwrap_or(u32::MAX);
+        self.state = State::Registering;
+        let command = Command::Register { user: self.user, device: self.device, session, cursor };
+        Outcome::Submit(Key::User(self.user), command)
+    }
+
+    /// What the worker must be told when the connection is gone.
+    #[must_use]
+    pub fn farewell(&self, session: SessionAddress) -> Option<(Key, Command)> {
+        let (user, device) = self.identity()?;
+        Some((Key::User(user), Command::Unregister { user, device, session }))
+    }
+
+    /// Takes one whole WebSocket message from the peer.
+    pub fn handle_message(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        session: SessionAddress,
+        intern: &mut dyn FnMut(&str) -> Rc<str>,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        let expected = match self.format {
+            Format::Json => Opcode::Text,
+            Format::Protobuf => Opcode::Binary,
+        };
+        if opcode != expected {
+            let reason = match self.format {
+                Format::Json => "this subprotocol has text messages only",
+                Format::Protobuf => "this subprotocol has binary messages only",
+            };
+            return Outcome::Close(CloseCode::UNSUPPORTED_DATA, reason);
+        }
+        let frame = match chat::decode_client(self.format, payload) {
+            Ok(frame) => frame,
+            Err(error) => {
+                if self.controls.take(context.rules.control, context.now).is_err() {
+                    return close::RATE.into();
+                }
+                self.write_error(context, error.code(), &error.to_string(), 0, "");
+                return if self.is_registered() { Outcome::Nothing } else { close::PROTOCOL.into() };
+            }
+        };
+        let Some(frame) = frame.frame else { return Outcome::Nothing };
+        match (self.state, frame) {
+            (State::AwaitHello, client_frame::Frame::Hello(hello)) => {
+                self.handle_hello(hello, session, intern, context)
+            }
+            (State::AwaitHello, _) => {
+                let text = "the first frame must be `hello` with a token, since the handshake carried none";
+                self.write_error(context, error_code::NOT_LOGGED_IN, text, 0, "");
+                close::UNAUTHORIZED.into()
+            }
+            (_, client_frame::Frame::Hello(_)) => {
+                let text = "this connection has said hello already; open another one for another user or device";
+                self.write_error(context, error_code::ALREADY_LOGGED_IN, text, 0, "");
+                close::PROTOCOL.into()
+            }
+            (_, client_frame::Frame::Send(send)) => self.handle_send(send, session, context),
+            (_, client_frame::Frame::Ack(ack)) => {
+                self.limited(context, |this, _| {
+                    let command =
+                        Command::Ack { user: this.user, device: this.device, session, rev: Rev(ack.rev) };
+                    Outcome::Submit(Key::User(this.user), command)
+                })
+            }
+            (_, client_frame::Frame::Sync(sync)) => self.limited(context, |this, context| {
+                let limit = match chat::check_page_limit(sync.limit, context.rules.page_entries) {
+                    Ok(limit) => limit,
+                    Err(error) => {
+                        this.write_error(context, error.code(), &error.to_string(), 0, "");
+                        return Outcome::Nothing;
+                    }
+                };
+                this.page_entries = u16::try_from(limit).unwrap_or(u16::MAX);
+                this.last_rev = Rev(sync.after);
+                this.next_page(session)
+            }),
+            (_, client_frame::Frame::Ping(ping)) => self.limited(context, |this, context| {
+                let pong = chat::Pong { nonce: ping.nonce };
+                this.write(context, server_frame::Frame::Pong(pong));
+                Outcome::Nothing
+            }),
+        }
+    }
+
+    fn handle_hello(
+        &mut self,
+        hello: chat::Hello,
+        session: SessionAddress,
+        intern: &mut dyn FnMut(&str) -> Rc<str>,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        let claims = match context.tokens.verify(&hello.token, context.wall_ms / 1000) {
+            Ok(claims) => claims,
+            Err(error) => {
+                let (code, close) = match error {
+                    TokenError::Expired { .. } => (error_code::TOKEN_EXPIRED, close::TOKEN_EXPIRED),
+                    _ => (error_code::UNAUTHORIZED, close::UNAUTHORIZED),
+                };
+                self.write_error(context, code, &error.to_string(), 0, "");
+                return close.into();
+            }
+        };
+        let name = match claims.device.as_deref() {
+            Some(name) if !hello.device.is_empty() && hello.device != name => {
+                let text = format!("the token names the device {name:?}; leave `device` out, or say the same");
+                self.write_error(context, error_code::BAD_DEVICE, &text, 0, "");
+                return close::UNAUTHORIZED.into();
+            }
+            Some(name) => name,
+            None => hello.device.as_str(),
+        };
+        if let Err(error) = chat::check_device(name) {
+            self.write_error(context, error.code(), &error.to_string(), 0, "");
+            return close::UNAUTHORIZED.into();
+        }
+        self.log_in(&claims, intern(name), session, hello.cursor.map(Rev))
+    }
+
+    fn handle_send(
+        &mut self,
+        send: chat::Send,
+        session: SessionAddress,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        if let Err(wait) = self.sends.take(context.rules.send, context.now) {
+            let text = format!(
+                "more than {} sends per second with a burst of {}",
+                context.rules.send_per_second, context.rules.send.burst
+            );
+            let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+            self.write_error(context, error_code::RATE_LIMITED, &text, wait_ms, &send.client_id);
+            return Outcome::Nothing;
+        }
+        let checked = chat::check_client_id(&send.client_id)
+            .and_then(|()| chat::check_body(send.body.as_ref(), context.rules.body_bytes as usize));
+        if let Err(error) = checked {
+            self.write_error(context, error.code(), &error.to_string(), 0, &send.client_id);
+            return Outcome::Nothing;
+        }
+        let conversation = match chat::parse_conversation(&send.conversation, self.user) {
+            Ok(conversation) => conversation,
+            Err(error) => {
+                self.write_error(context, error.code(), &error.to_string(), 0, &send.client_id);
+                return Outcome::Nothing;
+            }
+        };
+        let message = SendMessage {
+            sender: self.user,
+            device: self.device,
+            device_name: SmallVec::from_slice(self.device_name.as_bytes()),
+            session,
+            conversation,
+            client_id: SmallVec::from_slice(send.client_id.as_bytes()),
+            body: send.body.unwrap_or_default().encode_to_vec().into(),
+        };
+        Outcome::Submit(Key::Conversation(conversation), Command::Send(Box::new(message)))
+    }
+
+    /// Requests that cost the server more than they cost the client count as control frames.
+    fn limited(
+        &mut self,
+        context: &mut Context<'_>,
+        act: impl FnOnce(&mut Self, &mut Context<'_>) -> Outcome,
+    ) -> Outcome {
+        match self.controls.take(context.rules.control, context.now) {
+            Ok(()) => act(self, context),
+            Err(wait) => {
+                let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+                let text = "more requests than limits.control_frames allows";
+                self.write_error(context, error_code::RATE_LIMITED, text, wait_ms, "");
+                Outcome::Nothing
+            }
+        }
+    }
+
+    /// Counts a WebSocket ping or pong of the peer.
+    pub fn handle_control(&mut self, context: &Context<'_>) -> Outcome {
+        match self.controls.take(context.rules.control, context.now) {
+            Ok(()) => Outcome::Nothing,
+            Err(_) => close::RATE.into(),
+        }
+    }
+
+    /// Takes what a worker says about this session. `entry_json` turns an entry into its JSON, once for all receivers.
+    pub fn handle_delivery(
+        &mut self,
+        delivery: Delivery,
+        session: SessionAddress,
+        entry_json: &mut EntryJson,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        match delivery {
+            Delivery::Registered { cursor, head, .. } => self.handle_registered(cursor, head, session, context),
+            Delivery::Refused { why, .. } => {
+                let (code, text) = explain(why);
+                self.write_error(context, code, text, 0, "");
+                match why {
+                    Refusal::TooManyDevices => close::TOO_MANY_DEVICES,
+                    Refusal::CursorAhead => close::PROTOCOL,
+                    Refusal::StorageFailed | Refusal::StorageFull => close::STORAGE,
+                    _ => close::OVERLOADED,
+                }
+                .into()
+            }
+            Delivery::Replaced { .. } => close::REPLACED.into(),
+            Delivery::Accepted { client_id, message_id, seq, .. } => {
+                let client_id = String::from_utf8_lossy(&client_id).into_owned();
+                let accepted = chat::Accepted { client_id, message_id: message_id.0, seq: seq.0 };
+                self.write(context, server_frame::Frame::Accepted(accepted));
+                Outcome::Nothing
+            }
+            Delivery::Rejected { client_id, why, .. } => {
+                let (code, text) = explain(why);
+                let client_id = client_id.unwrap_or_default();
+                self.write_error(context, code, text, 0, &String::from_utf8_lossy(&client_id));
+                Outcome::Nothing
+            }
+            Delivery::Event { rev, entry, .. } => {
+                self.handle_event(rev, &entry, entry_json, context);
+                Outcome::Nothing
+            }
+            Delivery::Page { entries, head, live, .. } => {
+                self.handle_page(&entries, head, live, session, entry_json, context)
+            }
+            Delivery::Gap { from, to, .. } => {
+                if self.state == State::Live {
+                    debug_assert_eq!(from.0, self.last_rev.0 + 1, "the worker skips nothing but what it names");
+                    self.head = to;
+                    self.begin_gap(context);
+                }
+                Outcome::Nothing
+            }
+        }
+    }
+
+    fn handle_registered(
+        &mut self,
+        cursor: Rev,
+        head: Rev,
+        session: SessionAddress,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        if self.state != State::Registering {
+            return Outcome::Nothing;
+        }
+        self.last_rev = cursor;
+        self.head = head;
+        self.page_entries = u16::try_from(context.rules.page_entries).unwrap_or(u16::MAX);
+        let welcome = chat::Welcome {
+            session: session.connection,
+            user: self.user.0,
+            device: self.device_name.to_string(),
+            heartbeat_ms: u32::try_from(context.rules.heartbeat.as_millis()).unwrap_or(u32::MAX),
+            cursor: cursor.0,
+            head: head.0,
+            limits: Some(chat::Limits {
+                message_bytes: context.rules.body_bytes,
+                page_entries: context.rules.page_entries,
+                send_per_second: context.rules.send_per_second,
+                send_burst: context.rules.send.burst,
+            }),
+            server_time_ms: context.wall_ms,
+        };
+        self.write(context, server_frame::Frame::Welcome(welcome));
+        if cursor == head {
+            self.state = State::Live;
+            return Outcome::Nothing;
+        }
+        self.next_page(session)
+    }
+
+    fn handle_event(&mut self, rev: Rev, entry: &bytes::Bytes, json: &mut EntryJson, context: &mut Context<'_>) {
+        self.head = self.head.max(rev);
+        // While a page is awaited, everything up to its head comes with it.
+        if self.state != State::Live || rev <= self.last_rev {
+            return;
+        }
+        let entry_in_format = match self.format {
+            Format::Protobuf => entry.as_ref(),
+            Format::Json => json.of(entry),
+        };
+        let payload_bytes = chat::event_bytes(self.format, rev, entry_in_format.len());
+        if rev.0 != self.last_rev.0 + 1 || context.unsent_bytes + payload_bytes > context.rules.output_bytes {
+            self.begin_gap(context);
+            return;
+        }
+        ws::encode_header(context.out, true, self.opcode(), payload_bytes as u64, None);
+        chat::write_event(self.format, rev, entry_in_format, context.out);
+        self.last_rev = rev;
+    }
+
+    fn handle_page(
+        &mut self,
+        entries: &[(Rev, bytes::Bytes)],
+        head: Rev,
+        live: bool,
+        session: SessionAddress,
+        json: &mut EntryJson,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        self.pages_awaited = self.pages_awaited.saturating_sub(1);
+        if self.state != State::Paging || self.pages_awaited > 0 {
+            return Outcome::Nothing;
+        }
+        self.head = self.head.max(head);
+        context.scratch.clear();
+        match self.format {
+            Format::Protobuf => {
+                let entries = entries.iter().map(|(rev, entry)| (*rev, entry.as_ref()));
+                chat::write_page(self.format, entries, head, live, context.scratch);
+            }
+            Format::Json => {
+                let texts: Vec<(Rev, Vec<u8>)> =
+                    entries.iter().map(|(rev, entry)| (*rev, json.of(entry).to_vec())).collect();
+                let entries = texts.iter().map(|(rev, text)| (*rev, text.as_slice()));
+                chat::write_page(self.format, entries, head, live, context.scratch);
+            }
+        }
+        ws::encode_frame(context.out, self.opcode(), context.scratch, None);
+        if let Some((rev, _)) = entries.last() {
+            self.last_rev = *rev;
+        }
+        if live {
+            self.state = State::Live;
+            return Outcome::Nothing;
+        }
+        if context.unsent_bytes + context.scratch.len() > context.rules.output_bytes / 2 {
+            self.waits_for_room = true;
+            return Outcome::Nothing;
+        }
+        self.next_page(session)
+    }
+
+    /// The output has drained: what waited for room goes on.
+    pub fn handle_drained(&mut self, session: SessionAddress, context: &mut Context<'_>) -> Outcome {
+        if !std::mem::take(&mut self.waits_for_room) {
+            return Outcome::Nothing;
+        }
+        match self.state {
+            State::Gapped => {
+                self.write_gap(context);
+                Outcome::Nothing
+            }
+            State::Paging => self.next_page(session),
+            _ => Outcome::Nothing,
+        }
+    }
+
+    /// Tells the peer when to come back.
+    pub fn write_drain(&mut self, after_ms: u32, context: &mut Context<'_>) {
+        if self.is_registered() {
+            let drain = chat::Drain { after_ms, to: String::new() };
+            self.write(context, server_frame::Frame::Drain(drain));
+        }
+    }
+
+    fn next_page(&mut self, session: SessionAddress) -> Outcome {
+        self.state = State::Paging;
+        self.waits_for_room = false;
+        self.pages_awaited = self.pages_awaited.saturating_add(1);
+        let command = Command::Sync {
+            user: self.user,
+            session,
+            after: self.last_rev,
+            limit: u32::from(self.page_entries.max(1)),
+        };
+        Outcome::Submit(Key::User(self.user), command)
+    }
+
+    fn begin_gap(&mut self, context: &mut Context<'_>) {
+        self.state = State::Gapped;
+        if context.unsent_bytes == 0 {
+            self.write_gap(context);
+        } else {
+            self.waits_for_room = true;
+        }
+    }
+
+    fn write_gap(&mut self, context: &mut Context<'_>) {
+        let gap = chat::Gap {
+            from: self.last_rev.0 + 1,
+            to: self.head.0.max(self.last_rev.0 + 1),
+            why: "more was waiting for this connection than limits.output_bytes; sync from `from` - 1".to_owned(),
+        };
+        self.write(context, server_frame::Frame::Gap(gap));
+    }
+
+    /// Says why something was refused.
+    pub fn write_error(
+        &mut self,
+        context: &mut Context<'_>,
+        code: &str,
+        message: &str,
+        retry_after_ms: u32,
+        client_id: &str,
+    ) {
+        let error = chat::Error {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            retry_after_ms,
+            client_id: client_id.to_owned(),
+        };
+        self.write(context, server_frame::Frame::Error(error));
+    }
+
+    fn write(&self, context: &mut Context<'_>, frame: server_frame::Frame) {
+        context.scratch.clear();
+        let frame = chat::ServerFrame { frame: Some(frame) };
+        chat::encode_server(self.format, &frame, context.scratch);
+        ws::encode_frame(context.out, self.opcode(), context.scratch, None);
+    }
+
+    fn opcode(&self) -> Opcode {
+        match self.format {
+            Format::Json => Opcode::Text,
+            Format::Protobuf => Opcode::Binary,
+        }
+    }
+}
+
+/// The JSON of the entry that was asked for last: consecutive receivers of one message share it.
+#[derive(Debug, Default)]
+pub struct EntryJson {
+    entry: bytes::Bytes,
+    json: Vec<u8>,
+}
+
+impl EntryJson {
+    /// The entry as JSON.
+    ///
+    /// # Panics
+    /// Never for what a worker delivers: entries are made by [`chat`] and checksummed on disk.
+    pub fn of(&mut self, entry: &bytes::Bytes) -> &[u8] {
+        // The same allocation means the same entry: entries are immutable and this one is kept alive here.
+        let same = self.entry.as_ptr() == entry.as_ptr() && self.entry.len() == entry.len();
+        if !same || self.json.is_empty() {
+            self.json.clear();
+            chat::entry_json(entry, &mut self.json).expect("entries are encoded by this server and checksummed");
+            self.entry = entry.clone();
+        }
+        &self.json
+    }
+}
+
+/// A refusal in the words of the protocol.
+fn explain(why: Refusal) -> (&'static str, &'static str) {
+    match why {
+        Refusal::UnknownConversation => {
+            (error_code::UNKNOWN_CONVERSATION, "there is no such conversation, or you are not in it")
+        }
+        Refusal::ClientIdExpired => {
+            (error_code::CLIENT_ID_EXPIRED, "this clientId is older than 7 days; whether it was sent is not known any more")
+        }
+        Refusal::TooManyDevices => (error_code::TOO_MANY_DEVICES, "the user has as many devices as limits.devices allows"),
+        Refusal::StorageFailed => (error_code::STORAGE_FAILED, "the message could not be made durable; nothing was stored"),
+        Refusal::StorageFull => (error_code::STORAGE_FULL, "the server's disk is full; nothing was stored"),
+        Refusal::WrongEpoch => (error_code::OVERLOADED, "the conversation is moving to another worker; send it again"),
+        Refusal::CursorAhead => (error_code::CURSOR_AHEAD, "the cursor is greater than the inbox's last rev"),
+    }
+}
