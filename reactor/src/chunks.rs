@@ -15,7 +15,7 @@ const CHUNK_SHIFT: u32 = 10;
 const CHUNK_RECORDS: usize = 1 << CHUNK_SHIFT;
 const _: () = assert!(CHUNK_RECORDS.is_power_of_two());
 
-impl<T: Copy> Chunks<T> {
+impl<T> Chunks<T> {
     pub(crate) const fn new() -> Self {
         Self { chunks: Vec::new() }
     }
@@ -34,19 +34,20 @@ impl<T: Copy> Chunks<T> {
         Some(&mut chunk[key as usize % CHUNK_RECORDS])
     }
 
-    /// The record of `key`, whose chunk is made of `blank` if it does not exist yet.
+    /// The record of `key`, whose chunk is filled by `blank` if it does not exist yet.
     #[inline]
-    pub(crate) fn find_or_insert(&mut self, key: u32, blank: T) -> &mut T {
+    pub(crate) fn find_or_insert_with(&mut self, key: u32, blank: impl FnMut() -> T) -> &mut T {
         let chunk = (key >> CHUNK_SHIFT) as usize;
         if chunk >= self.chunks.len() {
             self.chunks.resize_with(chunk + 1, || None);
         }
-        let records = self.chunks[chunk].get_or_insert_with(|| vec![blank; CHUNK_RECORDS].into_boxed_slice());
+        let records = self.chunks[chunk]
+            .get_or_insert_with(|| std::iter::repeat_with(blank).take(CHUNK_RECORDS).collect());
         &mut records[key as usize % CHUNK_RECORDS]
     }
 }
 
-impl<T: Copy> std::ops::Index<u32> for Chunks<T> {
+impl<T> std::ops::Index<u32> for Chunks<T> {
     type Output = T;
 
     #[inline]
@@ -55,7 +56,7 @@ impl<T: Copy> std::ops::Index<u32> for Chunks<T> {
     }
 }
 
-impl<T: Copy> std::ops::IndexMut<u32> for Chunks<T> {
+impl<T> std::ops::IndexMut<u32> for Chunks<T> {
     #[inline]
     fn index_mut(&mut self, key: u32) -> &mut T {
         self.find_mut(key).expect("invariant: a key that is linked or in use has its chunk")
@@ -69,9 +70,9 @@ mod tests {
     #[test]
     fn growth_moves_no_record_and_makes_no_chunk_in_between() {
         let mut table = Chunks::new();
-        *table.find_or_insert(3, 0u32) = 7;
+        *table.find_or_insert_with(3, || 0u32) = 7;
         let before = std::ptr::from_ref(&table[3]);
-        *table.find_or_insert(10 * CHUNK_RECORDS as u32 + 1, 0) = 9;
+        *table.find_or_insert_with(10 * CHUNK_RECORDS as u32 + 1, || 0) = 9;
         assert_eq!(before, std::ptr::from_ref(&table[3]));
         assert_eq!((table[3], table[10 * CHUNK_RECORDS as u32 + 1]), (7, 9));
         assert_eq!(table.find(5 * CHUNK_RECORDS as u32), None);

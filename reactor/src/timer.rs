@@ -115,7 +115,7 @@ impl Timers {
     pub fn set(&mut self, key: u32, deadline: Moment) {
         let deadline = deadline.0.div_ceil(self.tick_ns);
         let tick = self.tick;
-        let record = self.records.find_or_insert(key, Record::BLANK);
+        let record = self.records.find_or_insert_with(key, || Record::BLANK);
         let bucket = record.bucket();
         if bucket == UNFILED {
             self.count += 1;
@@ -353,7 +353,11 @@ mod tests {
         assert_eq!(expired, []);
         assert!(timers.next().is_some());
         timers.expire(Moment(u64::MAX), &mut expired);
-        assert_eq!((expired.as_slice(), timers.len()), (&[] as &[u32], 1), "rounded up: after the last moment");
+        assert_eq!(
+            (expired.as_slice(), timers.len()),
+            (&[] as &[u32], 1),
+            "rounded up: after the last moment"
+        );
     }
 
     #[test]
@@ -396,9 +400,16 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Set { key: u32, ahead_ns: u64 },
-        Cancel { key: u32 },
-        Advance { by_ns: u64 },
+        Set {
+            key: u32,
+            ahead_ns: u64,
+        },
+        Cancel {
+            key: u32,
+        },
+        Advance {
+            by_ns: u64,
+        },
         /// To the wake-up that the wheel asks for.
         Next,
     }
