@@ -32,7 +32,9 @@ pub use self::state::{ApiState, Readiness};
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// No threads.
-    #[error("cannot start the threads of the HTTP API: {0}; raise the limit on processes (ulimit -u, pids.max)")]
+    #[error(
+        "cannot start the threads of the HTTP API: {0}; raise the limit on processes (ulimit -u, pids.max)"
+    )]
     Threads(std::io::Error),
 }
 

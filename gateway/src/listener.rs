@@ -30,7 +30,11 @@ pub enum ListenError {
 ///
 /// # Errors
 /// When the address is taken or not ours.
-pub fn listen(address: SocketAddr, count: usize, send_buffer_bytes: usize) -> Result<Vec<TcpListener>, ListenError> {
+pub fn listen(
+    address: SocketAddr,
+    count: usize,
+    send_buffer_bytes: usize,
+) -> Result<Vec<TcpListener>, ListenError> {
     // Without SO_REUSEPORT first: with it, a second server would silently share the port.
     let probe = open(address, false, send_buffer_bytes)?;
     let address = probe.local_addr().map_err(|source| ListenError::Refused { address, source })?;
@@ -45,8 +49,7 @@ fn open(address: SocketAddr, share: bool, send_buffer_bytes: usize) -> Result<Tc
     };
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(refused)?;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(refused)?;
     sockopt::set_socket_reuseaddr(&socket, true).map_err(refused)?;
     if share {
         sockopt::set_socket_reuseport(&socket, true).map_err(refused)?;

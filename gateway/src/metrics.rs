@@ -72,7 +72,6 @@ shard_counters! {
     counter frames_received: Counter = "holdfast_frames_received_total", "WebSocket messages and control frames received.";
     counter frames_sent: Counter = "holdfast_frames_sent_total", "WebSocket frames sent.";
     counter received_bytes: Counter = "holdfast_received_bytes_total", "Bytes received from sockets.";
-    counter sent_bytes: Counter = "holdfast_sent_bytes_total", "Bytes handed to sockets.";
     by_code websocket_closes: ByCode = "holdfast_websocket_closes_total",
         "Close frames that the server sent first, by close code.";
     counter closed_by_peer: Counter = "holdfast_websocket_closes_received_total",
@@ -87,8 +86,6 @@ shard_counters! {
     counter probes: Counter = "holdfast_pings_sent_total", "Pings sent to connections that had fallen silent.";
     counter worker_queue_full: Counter = "holdfast_worker_queue_full_total",
         "Commands that waited because a worker's queue was full.";
-    counter buffers_exhausted: Counter = "holdfast_receive_buffers_exhausted_total",
-        "Turns in which no receive buffer was free.";
     counter turns: Counter = "holdfast_shard_turns_total", "Turns of the shards' loops.";
 }
 

@@ -55,7 +55,9 @@ pub enum ServeError {
     #[error(transparent)]
     Api(#[from] ApiError),
     /// A thread.
-    #[error("cannot start a thread: {0}; raise the limit on processes (ulimit -u, or pids.max of the control group)")]
+    #[error(
+        "cannot start a thread: {0}; raise the limit on processes (ulimit -u, or pids.max of the control group)"
+    )]
     Thread(std::io::Error),
 }
 
@@ -104,7 +106,9 @@ impl Server {
             shard_count,
             usize::try_from(config.limits.kernel_send_buffer_bytes).unwrap_or(usize::MAX),
         )?;
-        let address = listeners[0].local_addr().map_err(|source| ListenError::Refused { address: config.listen, source })?;
+        let address = listeners[0]
+            .local_addr()
+            .map_err(|source| ListenError::Refused { address: config.listen, source })?;
         let (driver, driver_reason) = choose_driver(config.driver)?;
         let memory_limit_bytes = config.limits.memory_bytes.unwrap_or_else(default_memory_limit_bytes);
         let shared = Arc::new(Shared {
@@ -285,12 +289,12 @@ fn abort_on_panic<T>(body: impl FnOnce() -> T) -> T {
     }
 }
 
+/// The shards' ends of the lanes: by shard, then by worker.
+type LaneReceivers = Vec<Vec<lane::Receiver<Delivery>>>;
+
 /// One lane from each worker to each shard: the workers' ends by worker, the shards' ends by shard.
-fn lanes(
-    workers: usize,
-    shards: &[Waker],
-) -> (Vec<Box<dyn Deliver + Send>>, Vec<Vec<lane::Receiver<Delivery>>>) {
-    let mut receivers: Vec<Vec<_>> = shards.iter().map(|_| Vec::new()).collect();
+fn lanes(workers: usize, shards: &[Waker]) -> (Vec<Box<dyn Deliver + Send>>, LaneReceivers) {
+    let mut receivers: LaneReceivers = shards.iter().map(|_| Vec::new()).collect();
     let mut delivers: Vec<Box<dyn Deliver + Send>> = Vec::new();
     for _ in 0..workers {
         let mut senders = Vec::new();
@@ -316,18 +320,22 @@ fn storage_options(config: &Config) -> holdfast_storage::Options {
 }
 
 /// Whether new work is welcome, in words.
-fn readiness(store: ReadyHandle, draining: Arc<AtomicBool>) -> impl Fn() -> Readiness + Send + Sync + 'static {
+fn readiness(
+    store: ReadyHandle,
+    draining: Arc<AtomicBool>,
+) -> impl Fn() -> Readiness + Send + Sync + 'static {
     move || {
         let mut reasons = Vec::new();
         if draining.load(Ordering::Acquire) {
             reasons.push("the server is going away".to_owned());
         }
-        match store.readiness() {
-            holdfast_storage::Readiness::Ready => {}
-            holdfast_storage::Readiness::Replaying => reasons.push("the store is replaying its log".to_owned()),
-            holdfast_storage::Readiness::Full => reasons.push("the disk is full".to_owned()),
-            holdfast_storage::Readiness::Failed => reasons.push("a durable write has failed; restart".to_owned()),
-        }
+        let store = match store.readiness() {
+            holdfast_storage::Readiness::Ready => None,
+            holdfast_storage::Readiness::Replaying => Some("the store is replaying its log"),
+            holdfast_storage::Readiness::Full => Some("the disk is full"),
+            holdfast_storage::Readiness::Failed => Some("a durable write has failed; restart"),
+        };
+        reasons.extend(store.map(str::to_owned));
         if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady(reasons) }
     }
 }
@@ -346,7 +354,10 @@ fn rules(config: &Config) -> ShardRules {
             output_bytes: bytes(limits.output_bytes),
             page_entries: limits.page_entries,
         },
-        head: HeadLimits { head_bytes: bytes(limits.request_head_bytes), headers: limits.request_headers as usize },
+        head: HeadLimits {
+            head_bytes: bytes(limits.request_head_bytes),
+            headers: limits.request_headers as usize,
+        },
         chat_messages: MessageLimits {
             frame_bytes: limits.frame_bytes,
             message_bytes: limits.message_bytes,

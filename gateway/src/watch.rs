@@ -51,7 +51,11 @@ fn look(shared: &Shared, memory_limit_bytes: u64) {
         return;
     }
     if exhausted {
-        tracing::warn!(used_bytes, memory_limit_bytes, "limits.memory is reached: new connections are refused");
+        tracing::warn!(
+            used_bytes,
+            memory_limit_bytes,
+            "limits.memory is reached: new connections are refused"
+        );
     } else {
         tracing::info!(used_bytes, memory_limit_bytes, "memory is below limits.memory again");
     }

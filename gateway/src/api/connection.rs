@@ -113,7 +113,9 @@ impl Serving {
 
     /// The head of a request that belongs to the shard, rebuilt.
     fn belongs_to_shard(&self, request: &Request<Incoming>) -> Option<Vec<u8>> {
-        if !request.headers().contains_key(header::UPGRADE) || !self.shard_paths.contains(&request.uri().path()) {
+        if !request.headers().contains_key(header::UPGRADE)
+            || !self.shard_paths.contains(&request.uri().path())
+        {
             return None;
         }
         let head = rebuild_head(request);
@@ -135,7 +137,11 @@ fn rebuild_head(request: &Request<Incoming>) -> Vec<u8> {
     head.extend_from_slice(request.method().as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(target.as_bytes());
-    head.extend_from_slice(if request.version() == hyper::Version::HTTP_10 { b" HTTP/1.0" } else { b" HTTP/1.1" });
+    head.extend_from_slice(if request.version() == hyper::Version::HTTP_10 {
+        b" HTTP/1.0"
+    } else {
+        b" HTTP/1.1"
+    });
     head.extend_from_slice(b"\r\n");
     for (name, value) in request.headers() {
         head.extend_from_slice(name.as_str().as_bytes());
@@ -246,7 +252,11 @@ impl hyper::rt::Read for PipeIo {
 }
 
 impl hyper::rt::Write for PipeIo {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.pipe.poll_write(context, bytes) {
             Poll::Ready(outcome) => {
                 self.stalled = None;

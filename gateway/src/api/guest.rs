@@ -110,7 +110,11 @@ pub(super) async fn create(
     let name = request.name.trim();
     let user = user_of_name(name).map_err(bad_name)?;
     if !request.device.as_deref().is_none_or(is_device_name) {
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_device", "a device is 1 to 64 of [A-Za-z0-9._-]"));
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad_device",
+            "a device is 1 to 64 of [A-Za-z0-9._-]",
+        ));
     }
     let now = (state.now_seconds)();
     if !state.guests.admit(now, state.config.auth.guests_per_second) {
@@ -128,7 +132,11 @@ pub(super) async fn create(
 /// `GET /v1/guest/{name}`
 pub(super) async fn look_up(name: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
     let Path(name) = name.map_err(|rejection| {
-        Problem::new(StatusCode::BAD_REQUEST, "bad_name", format!("the name in the path: {}", rejection.body_text()))
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad_name",
+            format!("the name in the path: {}", rejection.body_text()),
+        )
     })?;
     let user = user_of_name(&name).map_err(bad_name)?;
     Ok(unstored(Json(NameAnswer { user: user.0.to_string(), name: name.trim() }).into_response()))
@@ -139,12 +147,17 @@ pub(super) async fn name_of_user(
     State(state): State<Arc<ApiState>>,
     query: Result<Query<UserQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let bad_query = || Problem::new(StatusCode::BAD_REQUEST, "bad_query", "the query is `?user=` and a user's id");
+    let bad_query =
+        || Problem::new(StatusCode::BAD_REQUEST, "bad_query", "the query is `?user=` and a user's id");
     let Ok(Query(query)) = query else { return Err(bad_query()) };
     let user = parse_user(&query.user).ok_or_else(bad_query)?;
     match state.guests.name_of(user.0) {
         Some(name) => Ok(unstored(Json(NameAnswer { user: query.user, name: &name }).into_response())),
-        None => Err(Problem::new(StatusCode::NOT_FOUND, "unknown_guest", "no guest with this id came in since the start")),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "unknown_guest",
+            "no guest with this id came in since the start",
+        )),
     }
 }
 

@@ -19,7 +19,9 @@ pub(super) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
     match (state.ready)() {
         Readiness::Ready => plain("text/plain; charset=utf-8", "ready\n".to_owned()),
         Readiness::NotReady(reasons) => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons.join("; ")).retry_after(1).into_response()
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons.join("; "))
+                .retry_after(1)
+                .into_response()
         }
     }
 }

@@ -16,7 +16,13 @@ pub(super) fn check(headers: &HeaderMap, allowed_origins: &[String]) -> Result<(
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next().map(|host| host.to_str()), hosts.next()) {
         (Some(Ok(host)), None) => host.to_ascii_lowercase(),
-        _ => return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_host", "the request needs exactly one `Host`")),
+        _ => {
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "bad_host",
+                "the request needs exactly one `Host`",
+            ));
+        }
     };
     let mut allowed_hosts = allowed_origins.iter().filter_map(|origin| authority(origin));
     if !names_an_address(&host) && !allowed_hosts.any(|allowed| allowed == host) {
@@ -29,7 +35,8 @@ pub(super) fn check(headers: &HeaderMap, allowed_origins: &[String]) -> Result<(
         let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
         let own = authority(&origin) == Some(&host);
         if !own && !allowed_origins.contains(&origin) {
-            let detail = format!("pages of `{origin}` may not do this; `auth.allowed_origins` says which may");
+            let detail =
+                format!("pages of `{origin}` may not do this; `auth.allowed_origins` says which may");
             return Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail));
         }
     }
@@ -66,20 +73,42 @@ mod tests {
     fn verdict(host: &[&str], origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         for host in host {
-            headers.append(header::HOST, HeaderValue::from_str(host).expect("a test's host is a header value"));
+            headers
+                .append(header::HOST, HeaderValue::from_str(host).expect("a test's host is a header value"));
         }
         if let Some(origin) = origin {
-            headers.insert(header::ORIGIN, HeaderValue::from_str(origin).expect("a test's origin is a header value"));
+            headers.insert(
+                header::ORIGIN,
+                HeaderValue::from_str(origin).expect("a test's origin is a header value"),
+            );
         }
         check(&headers, &["https://chat.example.org".to_owned()]).is_ok()
     }
 
     #[test]
     fn addresses_and_localhost_are_ours_and_foreign_names_are_not() {
-        for host in ["127.0.0.1:8080", "127.0.0.1", "[::1]:8080", "[::1]", "localhost:1", "a.localhost", "LOCALHOST", "10.0.0.7:80", "localhost.:80"] {
+        for host in [
+            "127.0.0.1:8080",
+            "127.0.0.1",
+            "[::1]:8080",
+            "[::1]",
+            "localhost:1",
+            "a.localhost",
+            "LOCALHOST",
+            "10.0.0.7:80",
+            "localhost.:80",
+        ] {
             assert!(verdict(&[host], None), "{host}");
         }
-        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "::1", "[evil.example]", "chat.example.org.evil.example"] {
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example:80",
+            "",
+            "::1",
+            "[evil.example]",
+            "chat.example.org.evil.example",
+        ] {
             assert!(!verdict(&[host], None), "{host}");
         }
         assert!(verdict(&["chat.example.org"], None));
@@ -91,7 +120,9 @@ mod tests {
     fn only_our_own_pages_and_configured_ones_may_ask() {
         assert!(verdict(&["127.0.0.1:8080"], Some("http://127.0.0.1:8080")));
         assert!(verdict(&["127.0.0.1:8080"], Some("https://chat.example.org")));
-        for origin in ["http://evil.example", "http://127.0.0.1:9090", "null", "http://127.0.0.1:8080.evil.example"] {
+        for origin in
+            ["http://evil.example", "http://127.0.0.1:9090", "null", "http://127.0.0.1:8080.evil.example"]
+        {
             assert!(!verdict(&["127.0.0.1:8080"], Some(origin)), "{origin}");
         }
     }

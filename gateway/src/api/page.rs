@@ -73,13 +73,17 @@ fn serve(asset: &Asset, request: &HeaderMap) -> Response {
 /// RFC 9110 §13.1.2: a list of entity tags, compared weakly, or `*`.
 fn has_etag(value: &HeaderValue, etag: &str) -> bool {
     let Ok(value) = value.to_str() else { return false };
-    value.split(',').map(str::trim).any(|candidate| candidate == "*" || candidate.trim_start_matches("W/") == etag)
+    value
+        .split(',')
+        .map(str::trim)
+        .any(|candidate| candidate == "*" || candidate.trim_start_matches("W/") == etag)
 }
 
 /// Nothing but our own files runs, and nothing is sent elsewhere. Some browsers do not count `ws:` to the same host
 /// as `'self'`, so it is named.
 fn policy(request: &HeaderMap) -> HeaderValue {
-    let host = request.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_plain_host(host));
+    let host =
+        request.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_plain_host(host));
     let sockets = host.map_or_else(String::new, |host| format!(" ws://{host} wss://{host}"));
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'{sockets}; \

@@ -291,7 +291,11 @@ impl Pipe {
     }
 
     /// Takes as many bytes for the client as there is room for, at least one.
-    pub(super) fn poll_write(self: &Arc<Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Gone>> {
+    pub(super) fn poll_write(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize, Gone>> {
         let mut state = self.lock();
         if state.gone {
             return Poll::Ready(Err(Gone));

@@ -34,7 +34,8 @@ pub(super) fn router(state: Arc<ApiState>) -> Router {
 }
 
 async fn not_found(uri: Uri) -> Response {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is nothing at {}", uri.path())).into_response()
+    Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is nothing at {}", uri.path()))
+        .into_response()
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
@@ -44,7 +45,11 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 
 /// A kept-alive connection asks for `/ws` without asking for a WebSocket. (A fresh one the shard answers itself.)
 async fn websocket_only() -> Response {
-    let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "/ws speaks WebSocket only (RFC 6455)");
+    let problem = Problem::new(
+        StatusCode::UPGRADE_REQUIRED,
+        "upgrade_required",
+        "/ws speaks WebSocket only (RFC 6455)",
+    );
     let mut response = problem.into_response();
     let headers = response.headers_mut();
     headers.insert(hyper::header::UPGRADE, hyper::header::HeaderValue::from_static("websocket"));

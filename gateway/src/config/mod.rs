@@ -25,7 +25,7 @@ pub use layers::{DEFAULT_FILE, Effective, FILE_VARIABLE, FileText, Inputs, Overr
 pub use limits::Limits;
 pub use setting::{SETTINGS, Setting};
 pub use storage::storage_options;
-pub use value::{show_bytes, show_duration};
+pub use value::{parse_duration, show_bytes, show_duration};
 
 /// Everything that can be configured, typed and in range.
 #[derive(Debug, Clone, PartialEq)]

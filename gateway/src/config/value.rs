@@ -162,17 +162,25 @@ pub(super) struct Span {
 const MILLISECONDS_OF: [(&str, u64); 6] =
     [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// A duration as people write it: `250ms`, `30s`, `5min`, `12h`, `30d`.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = split_unit(text);
+    let count = number(digits)?;
+    let factor = MILLISECONDS_OF
+        .iter()
+        .find_map(|(name, factor)| (*name == unit).then_some(*factor))
+        .ok_or_else(|| "a duration needs a unit: ms, s, min, h or d, as in `30s`".to_owned())?;
+    let milliseconds = count.checked_mul(factor).ok_or_else(|| "too large".to_owned())?;
+    Ok(Duration::from_millis(milliseconds))
+}
+
 impl Domain for Span {
     type Value = Duration;
     fn parse(&self, text: &str) -> Result<Duration, String> {
-        let (digits, unit) = split_unit(text);
-        let count = number(digits)?;
-        let factor = MILLISECONDS_OF
-            .iter()
-            .find_map(|(name, factor)| (*name == unit).then_some(*factor))
-            .ok_or_else(|| "a duration needs a unit: ms, s, min, h or d, as in `30s`".to_owned())?;
-        let milliseconds = count.checked_mul(factor).ok_or_else(|| "too large".to_owned())?;
-        let value = Duration::from_millis(milliseconds);
+        let value = parse_duration(text)?;
         if value < self.min || value > self.max {
             return Err("out of range".to_owned());
         }

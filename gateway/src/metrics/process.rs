@@ -38,7 +38,9 @@ impl ProcessFigures {
             resident_bytes: kib("VmRSS:"),
             virtual_bytes: kib("VmSize:"),
             page_table_bytes: kib("VmPTE:"),
-            open_descriptors: fs::read_dir("/proc/self/fd").ok().map(|descriptors| descriptors.count() as u64),
+            open_descriptors: fs::read_dir("/proc/self/fd")
+                .ok()
+                .map(|descriptors| descriptors.count() as u64),
             descriptor_limit: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             cpu_centiseconds: cpu_centiseconds(&text("/proc/self/stat")),
             tcp_sockets,
@@ -70,8 +72,16 @@ pub(super) fn render(page: &mut Exposition) {
         figures.tcp_buffer_bytes,
     );
     if let Some(hundredths) = figures.cpu_centiseconds {
-        page.family("process_cpu_seconds_total", "Processor time of this process, user and system.", "counter");
-        page.sample("process_cpu_seconds_total", &[], format_args!("{}.{:02}", hundredths / 100, hundredths % 100));
+        page.family(
+            "process_cpu_seconds_total",
+            "Processor time of this process, user and system.",
+            "counter",
+        );
+        page.sample(
+            "process_cpu_seconds_total",
+            &[],
+            format_args!("{}.{:02}", hundredths / 100, hundredths % 100),
+        );
     }
 }
 
@@ -95,7 +105,8 @@ fn cpu_centiseconds(stat: &str) -> Option<u64> {
 fn sockstat(text: &str) -> (Option<u64>, Option<u64>) {
     let Some(line) = text.lines().find_map(|line| line.strip_prefix("TCP: ")) else { return (None, None) };
     let words: Vec<&str> = line.split_whitespace().collect();
-    let number = |name| words.chunks_exact(2).find(|pair| pair[0] == name).and_then(|pair| pair[1].parse().ok());
+    let number =
+        |name| words.chunks_exact(2).find(|pair| pair[0] == name).and_then(|pair| pair[1].parse().ok());
     (number("alloc"), number("mem"))
 }
 

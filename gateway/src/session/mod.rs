@@ -30,6 +30,7 @@ use smallvec::SmallVec;
 
 pub use rate::{Rate, Spent};
 
+use crate::metrics::ShardCounters;
 use crate::token::{Claims, TokenError};
 
 /// What every session of a gateway keeps to; from the configuration.
@@ -62,6 +63,8 @@ pub struct Context<'a> {
     pub rules: &'a SessionRules,
     /// Checks tokens.
     pub tokens: &'a dyn VerifyToken,
+    /// Where what happens is counted.
+    pub counters: &'a ShardCounters,
     /// Bytes that wait for the peer already, those in `out` included.
     pub unsent_bytes: usize,
     /// Where frames are appended.
@@ -255,18 +258,17 @@ impl Session {
                 close::UNAUTHORIZED.into()
             }
             (_, client_frame::Frame::Hello(_)) => {
-                let text = "this connection has said hello already; open another one for another user or device";
+                let text =
+                    "this connection has said hello already; open another one for another user or device";
                 self.write_error(context, error_code::ALREADY_LOGGED_IN, text, 0, "");
                 close::PROTOCOL.into()
             }
             (_, client_frame::Frame::Send(send)) => self.handle_send(send, session, context),
-            (_, client_frame::Frame::Ack(ack)) => {
-                self.limited(context, |this, _| {
-                    let command =
-                        Command::Ack { user: this.user, device: this.device, session, rev: Rev(ack.rev) };
-                    Outcome::Submit(Key::User(this.user), command)
-                })
-            }
+            (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
+                let command =
+                    Command::Ack { user: this.user, device: this.device, session, rev: Rev(ack.rev) };
+                Outcome::Submit(Key::User(this.user), command)
+            }),
             (_, client_frame::Frame::Sync(sync)) => self.limited(context, |this, context| {
                 let limit = match chat::check_page_limit(sync.limit, context.rules.page_entries) {
                     Ok(limit) => limit,
@@ -307,7 +309,8 @@ impl Session {
         };
         let name = match claims.device.as_deref() {
             Some(name) if !hello.device.is_empty() && hello.device != name => {
-                let text = format!("the token names the device {name:?}; leave `device` out, or say the same");
+                let text =
+                    format!("the token names the device {name:?}; leave `device` out, or say the same");
                 self.write_error(context, error_code::BAD_DEVICE, &text, 0, "");
                 return close::UNAUTHORIZED.into();
             }
@@ -332,8 +335,8 @@ impl Session {
                 "more than {} sends per second with a burst of {}",
                 context.rules.send_per_second, context.rules.send.burst
             );
-            let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
-            self.write_error(context, error_code::RATE_LIMITED, &text, wait_ms, &send.client_id);
+            context.counters.rate_limited.add(1);
+            self.write_error(context, error_code::RATE_LIMITED, &text, wait_ms(wait), &send.client_id);
             return Outcome::Nothing;
         }
         let checked = chat::check_client_id(&send.client_id)
@@ -370,9 +373,9 @@ impl Session {
         match self.controls.take(context.rules.control, context.now) {
             Ok(()) => act(self, context),
             Err(wait) => {
-                let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
                 let text = "more requests than limits.control_frames allows";
-                self.write_error(context, error_code::RATE_LIMITED, text, wait_ms, "");
+                context.counters.rate_limited.add(1);
+                self.write_error(context, error_code::RATE_LIMITED, text, wait_ms(wait), "");
                 Outcome::Nothing
             }
         }
@@ -395,7 +398,9 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Outcome {
         match delivery {
-            Delivery::Registered { cursor, head, .. } => self.handle_registered(cursor, head, session, context),
+            Delivery::Registered { cursor, head, .. } => {
+                self.handle_registered(cursor, head, session, context)
+            }
             Delivery::Refused { why, .. } => {
                 let (code, text) = explain(why);
                 self.write_error(context, code, text, 0, "");
@@ -429,7 +434,11 @@ impl Session {
             }
             Delivery::Gap { from, to, .. } => {
                 if self.state == State::Live {
-                    debug_assert_eq!(from.0, self.last_rev.0 + 1, "the worker skips nothing but what it names");
+                    debug_assert_eq!(
+                        from.0,
+                        self.last_rev.0 + 1,
+                        "the worker skips nothing but what it names"
+                    );
                     self.head = to;
                     self.begin_gap(context);
                 }
@@ -474,7 +483,13 @@ impl Session {
         self.next_page(session)
     }
 
-    fn handle_event(&mut self, rev: Rev, entry: &bytes::Bytes, json: &mut EntryJson, context: &mut Context<'_>) {
+    fn handle_event(
+        &mut self,
+        rev: Rev,
+        entry: &bytes::Bytes,
+        json: &mut EntryJson,
+        context: &mut Context<'_>,
+    ) {
         self.head = self.head.max(rev);
         // While a page is awaited, everything up to its head comes with it.
         if self.state != State::Live || rev <= self.last_rev {
@@ -491,6 +506,7 @@ impl Session {
         }
         ws::encode_header(context.out, true, self.opcode(), payload_bytes as u64, None);
         chat::write_event(self.format, rev, entry_in_format, context.out);
+        context.counters.frames_sent.add(1);
         self.last_rev = rev;
     }
 
@@ -522,6 +538,7 @@ impl Session {
             }
         }
         ws::encode_frame(context.out, self.opcode(), context.scratch, None);
+        context.counters.frames_sent.add(1);
         if let Some((rev, _)) = entries.last() {
             self.last_rev = *rev;
         }
@@ -574,6 +591,7 @@ impl Session {
 
     fn begin_gap(&mut self, context: &mut Context<'_>) {
         self.state = State::Gapped;
+        context.counters.gaps.add(1);
         if context.unsent_bytes == 0 {
             self.write_gap(context);
         } else {
@@ -585,7 +603,8 @@ impl Session {
         let gap = chat::Gap {
             from: self.last_rev.0 + 1,
             to: self.head.0.max(self.last_rev.0 + 1),
-            why: "more was waiting for this connection than limits.output_bytes; sync from `from` - 1".to_owned(),
+            why: "more was waiting for this connection than limits.output_bytes; sync from `from` - 1"
+                .to_owned(),
         };
         self.write(context, server_frame::Frame::Gap(gap));
     }
@@ -594,11 +613,12 @@ impl Session {
     pub fn write_error(
         &mut self,
         context: &mut Context<'_>,
-        code: &str,
+        code: &'static str,
         message: &str,
         retry_after_ms: u32,
         client_id: &str,
     ) {
+        context.counters.errors.add(code, 1);
         let error = chat::Error {
             code: code.to_owned(),
             message: message.to_owned(),
@@ -613,6 +633,7 @@ impl Session {
         let frame = chat::ServerFrame { frame: Some(frame) };
         chat::encode_server(self.format, &frame, context.scratch);
         ws::encode_frame(context.out, self.opcode(), context.scratch, None);
+        context.counters.frames_sent.add(1);
     }
 
     fn opcode(&self) -> Opcode {
@@ -640,11 +661,17 @@ impl EntryJson {
         let same = self.entry.as_ptr() == entry.as_ptr() && self.entry.len() == entry.len();
         if !same || self.json.is_empty() {
             self.json.clear();
-            chat::entry_json(entry, &mut self.json).expect("entries are encoded by this server and checksummed");
+            chat::entry_json(entry, &mut self.json)
+                .expect("entries are encoded by this server and checksummed");
             self.entry = entry.clone();
         }
         &self.json
     }
+}
+
+/// A wait in whole milliseconds, at least one: 0 would mean that there is none.
+fn wait_ms(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 /// A refusal in the words of the protocol.
@@ -653,13 +680,20 @@ fn explain(why: Refusal) -> (&'static str, &'static str) {
         Refusal::UnknownConversation => {
             (error_code::UNKNOWN_CONVERSATION, "there is no such conversation, or you are not in it")
         }
-        Refusal::ClientIdExpired => {
-            (error_code::CLIENT_ID_EXPIRED, "this clientId is older than 7 days; whether it was sent is not known any more")
+        Refusal::ClientIdExpired => (
+            error_code::CLIENT_ID_EXPIRED,
+            "this clientId is older than 7 days; whether it was sent is not known any more",
+        ),
+        Refusal::TooManyDevices => {
+            (error_code::TOO_MANY_DEVICES, "the user has as many devices as limits.devices allows")
         }
-        Refusal::TooManyDevices => (error_code::TOO_MANY_DEVICES, "the user has as many devices as limits.devices allows"),
-        Refusal::StorageFailed => (error_code::STORAGE_FAILED, "the message could not be made durable; nothing was stored"),
+        Refusal::StorageFailed => {
+            (error_code::STORAGE_FAILED, "the message could not be made durable; nothing was stored")
+        }
         Refusal::StorageFull => (error_code::STORAGE_FULL, "the server's disk is full; nothing was stored"),
-        Refusal::WrongEpoch => (error_code::OVERLOADED, "the conversation is moving to another worker; send it again"),
+        Refusal::WrongEpoch => {
+            (error_code::OVERLOADED, "the conversation is moving to another worker; send it again")
+        }
         Refusal::CursorAhead => (error_code::CURSOR_AHEAD, "the cursor is greater than the inbox's last rev"),
     }
 }

@@ -9,9 +9,8 @@ use holdfast_protocol::ws::CloseCode;
 use holdfast_reactor::{ConnectionId, Driver, Moment};
 
 use super::connection::Phase;
-use super::{Shard, wall_ms};
+use super::{Shard, context_of};
 use crate::backend::Backend;
-use crate::session::Context;
 
 /// How often a drain takes a step.
 const STEP: Duration = Duration::from_millis(20);
@@ -90,15 +89,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let spread_ms = within.as_millis().clamp(1, 600_000) as u32;
         let after_ms = spread_ms / 2 + index.wrapping_mul(2_654_435_761) % spread_ms;
         if let Some(output) = self.driver.output(id) {
-            let mut context = Context {
-                now: self.now,
-                wall_ms: wall_ms(&self.shared, self.now),
-                rules: &self.rules.session,
-                tokens: &*self.shared.tokens,
-                unsent_bytes: output.unsent_bytes(),
-                out: output.buffer(),
-                scratch: &mut self.scratch,
-            };
+            let mut context =
+                context_of(self.now, &self.rules, &self.shared, &self.counters, output, &mut self.scratch);
             session.write_drain(after_ms, &mut context);
         }
     }

@@ -9,9 +9,9 @@ use holdfast_protocol::ws::{Item, Opcode, encode_close, encode_frame};
 use holdfast_reactor::{ConnectionId, Driver};
 
 use super::connection::{Paused, Phase};
-use super::{Shard, wall_ms};
+use super::{Shard, context_of};
 use crate::backend::Backend;
-use crate::session::{Context, Outcome};
+use crate::session::Outcome;
 
 /// How decoding one receive ended.
 enum End {
@@ -100,21 +100,23 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                 Phase::Echo => match opcode {
                     Opcode::Ping => encode_frame(output.buffer(), Opcode::Pong, payload, None),
                     Opcode::Pong => {}
-                    _ => encode_frame(output.buffer(), opcode, payload, None),
+                    _ => {
+                        self.counters.frames_sent.add(1);
+                        encode_frame(output.buffer(), opcode, payload, None);
+                    }
                 },
                 Phase::Chat(session) => {
                     if opcode == Opcode::Ping {
                         encode_frame(output.buffer(), Opcode::Pong, payload, None);
                     }
-                    let mut context = Context {
-                        now: self.now,
-                        wall_ms: wall_ms(&self.shared, self.now),
-                        rules: &self.rules.session,
-                        tokens: &*self.shared.tokens,
-                        unsent_bytes: output.unsent_bytes(),
-                        out: output.buffer(),
-                        scratch: &mut self.scratch,
-                    };
+                    let mut context = context_of(
+                        self.now,
+                        &self.rules,
+                        &self.shared,
+                        &self.counters,
+                        output,
+                        &mut self.scratch,
+                    );
                     let outcome = if matches!(opcode, Opcode::Ping | Opcode::Pong) {
                         session.handle_control(&context)
                     } else {

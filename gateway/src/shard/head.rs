@@ -96,7 +96,11 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let upgrade = match head.upgrade() {
             Ok(upgrade) => upgrade,
             Err(error) => {
-                return Request::Refused { status: error.status(), retry_after_seconds: None, text: error.to_string() };
+                return Request::Refused {
+                    status: error.status(),
+                    retry_after_seconds: None,
+                    text: error.to_string(),
+                };
             }
         };
         if self.is_full() {
@@ -126,14 +130,18 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         };
         let token = match bearer(upgrade, &self.rules.allowed_origins) {
             Ok(token) => token,
-            Err(text) => return Request::Refused { status: 403, retry_after_seconds: None, text: text.to_owned() },
+            Err(text) => {
+                return Request::Refused { status: 403, retry_after_seconds: None, text: text.to_owned() };
+            }
         };
         let claims = match token {
             None => None,
             Some(token) => {
                 let now_seconds = wall_ms(&self.shared, self.now) / 1000;
                 match self.shared.tokens.verify(token, now_seconds) {
-                    Ok(claims) if claims.device.as_deref().is_some_and(|name| chat::check_device(name).is_ok()) => {
+                    Ok(claims)
+                        if claims.device.as_deref().is_some_and(|name| chat::check_device(name).is_ok()) =>
+                    {
                         Some(claims)
                     }
                     Ok(_) => {
@@ -141,7 +149,11 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                         return Request::Refused { status: 401, retry_after_seconds: None, text };
                     }
                     Err(error) => {
-                        return Request::Refused { status: 401, retry_after_seconds: None, text: error.to_string() };
+                        return Request::Refused {
+                            status: 401,
+                            retry_after_seconds: None,
+                            text: error.to_string(),
+                        };
                     }
                 }
             }
@@ -192,7 +204,13 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     }
 
     /// Answers with an error and ends the connection.
-    pub(super) fn refuse(&mut self, id: ConnectionId, status: u16, retry_after_seconds: Option<u32>, text: &str) {
+    pub(super) fn refuse(
+        &mut self,
+        id: ConnectionId,
+        status: u16,
+        retry_after_seconds: Option<u32>,
+        text: &str,
+    ) {
         self.counters.handshake_refused(status);
         if let Some(output) = self.driver.output(id) {
             handshake::write_refusal(output.buffer(), status, retry_after_seconds, text);
@@ -222,7 +240,9 @@ fn bearer<'a>(upgrade: &Upgrade<'a>, allowed_origins: &[String]) -> Result<Optio
     let cookie = cookies.split(';').find_map(|pair| pair.trim().strip_prefix("holdfast_token="));
     let Some(token) = cookie else { return Ok(None) };
     match upgrade.origin() {
-        Some(origin) if allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) => Ok(Some(token)),
+        Some(origin) if allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) => {
+            Ok(Some(token))
+        }
         _ => Err("a cookie counts only with an Origin that auth.allowed_origins names"),
     }
 }

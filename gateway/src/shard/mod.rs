@@ -24,7 +24,7 @@ use std::time::Duration;
 use holdfast_protocol::ws::handshake::HeadLimits;
 use holdfast_protocol::ws::{CloseCode, Decoder, MessageLimits, Role, encode_close, encode_frame};
 use holdfast_protocol::{chat::close, chat::close::ChatClose, ws::Opcode};
-use holdfast_reactor::{CloseReason, ConnectionId, Driver, Event, Moment, ReactorError, Timers};
+use holdfast_reactor::{CloseReason, ConnectionId, Driver, Event, Moment, Output, ReactorError, Timers};
 use holdfast_router::Key;
 use holdfast_storage::command::{Command, Delivery, SessionAddress};
 use rustc_hash::FxHashSet;
@@ -230,7 +230,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         self.expired = expired;
 
         self.continue_drain();
-        let done = self.stopping || self.drain.as_ref().is_some_and(|drain| drain.is_over(self.now, self.table.len()));
+        let done = self.stopping
+            || self.drain.as_ref().is_some_and(|drain| drain.is_over(self.now, self.table.len()));
         Ok(!done)
     }
 
@@ -348,7 +349,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         if !connection.paused.is_empty() {
             return;
         }
-        let mut unread = connection.rare.as_mut().map(|rare| std::mem::take(&mut rare.unread)).unwrap_or_default();
+        let mut unread =
+            connection.rare.as_mut().map(|rare| std::mem::take(&mut rare.unread)).unwrap_or_default();
         if !unread.is_empty() {
             self.process(id, &mut unread);
         }
@@ -395,15 +397,14 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             Phase::Chat(session) => {
                 let outcome = match self.driver.output(id) {
                     Some(output) => {
-                        let mut context = Context {
-                            now: self.now,
-                            wall_ms: wall_ms(&self.shared, self.now),
-                            rules: &self.rules.session,
-                            tokens: &*self.shared.tokens,
-                            unsent_bytes: output.unsent_bytes(),
-                            out: output.buffer(),
-                            scratch: &mut self.scratch,
-                        };
+                        let mut context = context_of(
+                            self.now,
+                            &self.rules,
+                            &self.shared,
+                            &self.counters,
+                            output,
+                            &mut self.scratch,
+                        );
                         session.handle_drained(address, &mut context)
                     }
                     None => Outcome::Nothing,
@@ -457,15 +458,14 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let was_registered = session.is_registered();
         let outcome = match self.driver.output(id) {
             Some(output) => {
-                let mut context = Context {
-                    now: self.now,
-                    wall_ms: wall_ms(&self.shared, self.now),
-                    rules: &self.rules.session,
-                    tokens: &*self.shared.tokens,
-                    unsent_bytes: output.unsent_bytes(),
-                    out: output.buffer(),
-                    scratch: &mut self.scratch,
-                };
+                let mut context = context_of(
+                    self.now,
+                    &self.rules,
+                    &self.shared,
+                    &self.counters,
+                    output,
+                    &mut self.scratch,
+                );
                 session.handle_delivery(delivery, address, &mut self.entry_json, &mut context)
             }
             None => return,
@@ -549,7 +549,11 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             Phase::Chat(session) if session.identity().is_none() => {
                 self.close_chat(id, close::HELLO_TIMEOUT);
             }
-            Phase::Chat(session) if session.expires_seconds().is_some_and(|end| wall_ms(&self.shared, self.now) / 1000 >= end) => {
+            Phase::Chat(session)
+                if session
+                    .expires_seconds()
+                    .is_some_and(|end| wall_ms(&self.shared, self.now) / 1000 >= end) =>
+            {
                 self.close_chat(id, close::TOKEN_EXPIRED);
             }
             Phase::Chat(_) | Phase::Echo => self.check_liveness(id),
@@ -653,6 +657,27 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
         self.timers.cancel(id.index);
         self.driver.abort(id);
+    }
+}
+
+/// What a session is told with each call.
+fn context_of<'a>(
+    now: Moment,
+    rules: &'a ShardRules,
+    shared: &'a Shared,
+    counters: &'a ShardCounters,
+    output: &'a mut Output,
+    scratch: &'a mut Vec<u8>,
+) -> Context<'a> {
+    Context {
+        now,
+        wall_ms: wall_ms(shared, now),
+        rules: &rules.session,
+        tokens: &*shared.tokens,
+        counters,
+        unsent_bytes: output.unsent_bytes(),
+        out: output.buffer(),
+        scratch,
     }
 }
 
