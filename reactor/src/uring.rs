@@ -1,1 +1,0 @@
-//! The `uring` back end of [`crate::Driver`].
