@@ -65,10 +65,10 @@ closes! {
     UNAUTHORIZED = 4000, "unauthorized";
     /// The token has expired: get a new one, then reconnect.
     TOKEN_EXPIRED = 4001, "token_expired";
-    /// Another connection of the same device has taken over.
-    REPLACED = 4002, "replaced";
     /// The client broke the protocol: a frame out of order, a second `hello`, a cursor ahead of the inbox.
-    PROTOCOL = 4003, "protocol";
+    PROTOCOL = 4002, "protocol";
+    /// Another connection of the same device has taken over.
+    REPLACED = 4003, "replaced";
     /// The user has as many devices as are allowed: remove one first.
     TOO_MANY_DEVICES = 4004, "too_many_devices";
     /// No `hello` came in time.

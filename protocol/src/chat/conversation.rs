@@ -17,12 +17,12 @@ pub enum ConversationError {
     },
     /// A direct conversation has two different users.
     #[error("user {0} cannot have a conversation with user {0}; name another user")]
-    WithOneself(u64),
+    WithOneself(UserId),
     /// Somebody else's direct conversation.
     #[error("user {user} is not in conversation {conversation}")]
     NotMember {
         /// Who asked.
-        user: u64,
+        user: UserId,
         /// For what.
         conversation: ConversationId,
     },
@@ -49,34 +49,22 @@ impl ConversationError {
 pub fn parse_conversation(text: &str, me: UserId) -> Result<ConversationId, ConversationError> {
     let malformed = || ConversationError::Malformed { text: text.chars().take(64).collect() };
     if let Some(other) = text.strip_prefix('@') {
-        let other = parse_id(other).ok_or_else(malformed)?;
-        if other == me.0 {
-            return Err(ConversationError::WithOneself(me.0));
+        let other: UserId = other.parse().map_err(|_| malformed())?;
+        if other == me {
+            return Err(ConversationError::WithOneself(me));
         }
-        return Ok(ConversationId::direct(me, UserId(other)));
+        return Ok(ConversationId::direct(me, other));
     }
-    if let Some(group) = text.strip_prefix('g') {
-        return parse_id(group).map(|group| ConversationId(u128::from(group))).ok_or_else(malformed);
+    if text.split_once(':').is_some_and(|(one, other)| one == other && one.parse() == Ok(me)) {
+        return Err(ConversationError::WithOneself(me));
     }
-    let (low, high) = text.split_once(':').ok_or_else(malformed)?;
-    let (low, high) = parse_id(low).zip(parse_id(high)).ok_or_else(malformed)?;
-    if low == high && low == me.0 {
-        return Err(ConversationError::WithOneself(me.0));
+    let conversation: ConversationId = text.parse().map_err(|_| malformed())?;
+    match conversation.users() {
+        Some((low, high)) if me != low && me != high => {
+            Err(ConversationError::NotMember { user: me, conversation })
+        }
+        _ => Ok(conversation),
     }
-    if low >= high {
-        return Err(malformed());
-    }
-    let conversation = ConversationId::direct(UserId(low), UserId(high));
-    if me.0 != low && me.0 != high {
-        return Err(ConversationError::NotMember { user: me.0, conversation });
-    }
-    Ok(conversation)
-}
-
-/// A number from 1, in the one way to write it.
-fn parse_id(digits: &str) -> Option<u64> {
-    let canonical = !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if canonical { digits.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -131,7 +119,7 @@ mod tests {
             assert_eq!(error.code(), error_code::BAD_CONVERSATION, "{text:?}: {error}");
         }
         for text in ["@42", "42:42"] {
-            assert_eq!(parse_conversation(text, ME), Err(ConversationError::WithOneself(42)), "{text}");
+            assert_eq!(parse_conversation(text, ME), Err(ConversationError::WithOneself(ME)), "{text}");
         }
         let error = parse_conversation("43:44", ME).expect_err("somebody else's");
         assert_eq!(error.code(), error_code::UNKNOWN_CONVERSATION);
