@@ -56,8 +56,8 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         load_core: options.load_core,
         seconds: options.seconds,
     };
-    let servers =
-        Contender::ALL.into_iter().map(|who| Ok((who, ring.start(who)?))).collect::<Result<Vec<_>, _>>()?;
+    let start = |who: Contender| ring.start(who).map(|server| (who, server));
+    let servers = Contender::ALL.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
     let results = rounds(&ring, servers, options.rounds)?;
     println!("{}", render(&results, &Discipline::ALL));
     Ok(gates(&results, &Discipline::ALL).iter().all(Gate::is_met))
