@@ -19,9 +19,11 @@
 pub mod address;
 pub mod arrival;
 pub mod clock;
+pub mod engine;
 pub mod measure;
 pub mod outcome;
 pub mod random;
+pub mod scenario;
 pub mod sequence;
 pub mod stamp;
 pub mod target;

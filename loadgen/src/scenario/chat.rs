@@ -1,0 +1,353 @@
+//! Users who log in and write to each other, through whatever happens to their connections.
+//!
+//! A member that comes back says in `hello` which `rev` it has, and sends again what was not acked; a `gap` is
+//! healed by `sync`; a refusal that names a delay is tried again after it. The [`Books`] judge the outcome.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+
+use holdfast_protocol::chat::close::Reconnect;
+use holdfast_protocol::chat::{
+    self, Ack, Body, Send, ServerFrame, Sync, body, client_frame, error_code, server_frame,
+};
+use holdfast_protocol::ws::Opcode;
+use holdfast_reactor::{Driver, Moment};
+
+use super::books::Books;
+use super::login::Login;
+use super::{Order, Scenario};
+use crate::arrival::Schedule;
+use crate::engine::{Ended, Fleet, Gauges, Next, Tally};
+use crate::measure::latency::Latencies;
+use crate::random::Random;
+
+/// See the module's doc.
+#[derive(Debug)]
+pub struct Chat {
+    login: Login,
+    first_member: u32,
+    books: Books,
+    body_bytes: usize,
+    schedule: Schedule,
+    /// Arrivals that found nobody with room: the server owes us acks.
+    backlog: VecDeque<Moment>,
+    sending: bool,
+    /// Refused messages, and when they are sent again.
+    resends: BinaryHeap<Reverse<(Moment, u32, u32)>>,
+    /// When the server said to come back.
+    drained: HashMap<u32, Duration>,
+    random: Random,
+    frame: Vec<u8>,
+    report: ChatCounts,
+}
+
+/// What happened beside the messages.
+#[derive(Debug, Clone, Default)]
+pub struct ChatCounts {
+    /// How late the generator sent what had room.
+    pub lateness: Latencies,
+    /// Arrivals that had to wait for room in somebody's window.
+    pub held_back: u64,
+    /// Arrivals that never found room.
+    pub unsent: u64,
+    /// `gap` frames.
+    pub gaps: u64,
+    /// Pages of inbox entries.
+    pub pages: u64,
+    /// `drain` frames.
+    pub drains: u64,
+    /// Times that a member came up again.
+    pub reconnects: u64,
+    /// `error` frames, by code.
+    pub errors: Tally,
+    /// Messages that are no frames of the protocol.
+    pub bad_frames: u64,
+}
+
+impl ChatCounts {
+    /// Adds another thread's.
+    pub fn merge(&mut self, other: &Self) {
+        self.lateness.merge(&other.lateness);
+        self.held_back += other.held_back;
+        self.unsent += other.unsent;
+        self.gaps += other.gaps;
+        self.pages += other.pages;
+        self.drains += other.drains;
+        self.reconnects += other.reconnects;
+        self.errors.merge(&other.errors);
+        self.bad_frames += other.bad_frames;
+    }
+}
+
+/// What chatting found out.
+#[derive(Debug)]
+pub struct ChatReport {
+    /// The books, to be settled with the other threads'.
+    pub books: Books,
+    /// The rest.
+    pub counts: ChatCounts,
+}
+
+/// Inbox entries after which the server is told where we are; less often, the heartbeat tells it.
+const ACK_AFTER: u64 = 64;
+/// Arrivals that wait for room at most; beyond, they are counted as unsent.
+const BACKLOG_MAX: usize = 1 << 20;
+/// Members that are looked at for one arrival before it has to wait.
+const TRIES: u32 = 16;
+/// How long a refused message waits at least.
+const RESEND_PAUSE_MIN: Duration = Duration::from_millis(50);
+
+impl Chat {
+    /// Members whose books these are.
+    #[must_use]
+    pub fn new(
+        login: Login,
+        first_member: u32,
+        books: Books,
+        schedule: Schedule,
+        body_bytes: usize,
+        seed: u64,
+    ) -> Self {
+        Self {
+            login,
+            first_member,
+            books,
+            body_bytes,
+            schedule,
+            backlog: VecDeque::new(),
+            sending: false,
+            resends: BinaryHeap::new(),
+            drained: HashMap::new(),
+            random: Random::stream(seed, 0xc4a7 ^ u64::from(first_member)),
+            frame: Vec::new(),
+            report: ChatCounts::default(),
+        }
+    }
+
+    fn say<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, frame: client_frame::Frame) -> bool {
+        self.login.encode(frame, &mut self.frame);
+        fleet.send(member, self.login.opcode(), &self.frame)
+    }
+
+    /// Writes a message of the books to the wire.
+    fn write<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, number: u32, intended: Moment) {
+        let mut text = String::new();
+        let stamp = self.books.stamp(member, number, intended);
+        stamp.write(self.body_bytes, &mut text);
+        let send = Send {
+            client_id: self.books.client_id(member, number),
+            conversation: format!("@{}", self.login.credentials.user(stamp.receiver)),
+            body: Some(Body { kind: Some(body::Kind::Text(text)) }),
+        };
+        self.say(fleet, member, client_frame::Frame::Send(send));
+    }
+
+    /// Gives an arrival to a random member that is up and has room.
+    fn place<D: Driver>(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
+        for _ in 0..TRIES {
+            let member = self.random.below(fleet.members());
+            if fleet.is_up(member) && self.books.has_room(member) {
+                let number = self.books.enter(member, intended);
+                self.write(fleet, member, number, intended);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn welcome<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, welcome: &chat::Welcome) {
+        if !fleet.is_opening(member) {
+            self.report.bad_frames += 1;
+            return;
+        }
+        fleet.limit_heartbeat(Duration::from_millis(u64::from(welcome.heartbeat_ms)));
+        fleet.up(member);
+        let account = self.books.account(member);
+        if account.registered {
+            self.report.reconnects += 1;
+        } else {
+            account.registered = true;
+            account.last_rev = welcome.cursor;
+            account.acked_rev = welcome.cursor;
+        }
+        let unacked: Vec<(u32, Moment)> = self.books.unacked(member).collect();
+        for (number, intended) in unacked {
+            self.books.counts.resent += 1;
+            self.write(fleet, member, number, intended);
+        }
+    }
+
+    fn event<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, event: &chat::Event) {
+        let credentials = &self.login.credentials;
+        self.books.event(member, event, fleet.now(), |member| credentials.user(member));
+        let account = self.books.account(member);
+        if account.last_rev - account.acked_rev >= ACK_AFTER {
+            self.ack(fleet, member);
+        }
+    }
+
+    fn ack<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
+        let rev = self.books.account(member).last_rev;
+        if self.say(fleet, member, client_frame::Frame::Ack(Ack { rev })) {
+            self.books.account(member).acked_rev = rev;
+        }
+    }
+
+    fn error<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, error: &chat::Error) {
+        self.report.errors.add(&error.code);
+        if fleet.is_opening(member) {
+            fleet.fail(member, Ended::Scenario(format!("login: {}: {}", error.code, error.message)));
+            return;
+        }
+        let Some(number) = self.books.number(member, &error.client_id) else { return };
+        let passes = [
+            error_code::RATE_LIMITED,
+            error_code::OVERLOADED,
+            error_code::DRAINING,
+            error_code::STORAGE_FAILED,
+            error_code::STORAGE_FULL,
+        ];
+        if !passes.contains(&error.code.as_str()) {
+            self.books.refused(member, &error.client_id, &error.code);
+            return;
+        }
+        self.books.deferred(member);
+        let pause = Duration::from_millis(u64::from(error.retry_after_ms)).max(RESEND_PAUSE_MIN);
+        self.resends.push(Reverse((fleet.now().after(pause), member, number)));
+    }
+}
+
+impl Scenario for Chat {
+    type Report = ChatReport;
+
+    fn authorize(&mut self, member: u32, token: &mut String) {
+        // Who comes back names its cursor too, which only `hello` can.
+        if !self.login.by_hello && !self.books.account(member).registered {
+            self.login.credentials.write(self.first_member + member, token);
+        }
+    }
+
+    fn opened<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
+        let account = self.books.account(member);
+        let cursor = account.registered.then_some(account.last_rev);
+        if self.login.by_hello || cursor.is_some() {
+            self.login.hello(self.first_member + member, cursor, &mut self.frame);
+            fleet.send(member, self.login.opcode(), &self.frame);
+        }
+    }
+
+    fn message<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, opcode: Opcode, payload: &[u8]) {
+        let frame = (opcode == self.login.opcode())
+            .then(|| chat::decode_server(self.login.format, payload).ok())
+            .flatten();
+        let Some(ServerFrame { frame: Some(frame) }) = frame else {
+            self.report.bad_frames += 1;
+            fleet.fail(member, Ended::Scenario("a message that is no frame of the protocol".into()));
+            return;
+        };
+        match frame {
+            server_frame::Frame::Welcome(welcome) => self.welcome(fleet, member, &welcome),
+            server_frame::Frame::Accepted(accepted) => {
+                self.books.accepted(member, &accepted.client_id, fleet.now());
+            }
+            server_frame::Frame::Event(event) => self.event(fleet, member, &event),
+            server_frame::Frame::Page(page) => {
+                self.report.pages += 1;
+                page.events.iter().for_each(|event| self.event(fleet, member, event));
+            }
+            server_frame::Frame::Gap(_) => {
+                self.report.gaps += 1;
+                let after = self.books.account(member).last_rev;
+                self.say(fleet, member, client_frame::Frame::Sync(Sync { after, limit: 0 }));
+            }
+            server_frame::Frame::Drain(drain) => {
+                self.report.drains += 1;
+                self.drained.insert(member, Duration::from_millis(u64::from(drain.after_ms)));
+            }
+            server_frame::Frame::Error(error) => self.error(fleet, member, &error),
+            server_frame::Frame::Pong(_) => {}
+        }
+    }
+
+    fn closed<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, why: &Ended, _was_up: bool) -> Next {
+        let drained = self.drained.remove(&member).map(|pause| Next::At(fleet.now().after(pause)));
+        match why {
+            Ended::Closed(code, _) => match Reconnect::after_close(*code) {
+                Reconnect::Never => Next::Stay,
+                Reconnect::AtOnce => Next::At(fleet.now()),
+                Reconnect::AfterDelay => drained.unwrap_or(Next::Backoff),
+            },
+            _ => drained.unwrap_or(Next::Backoff),
+        }
+    }
+
+    fn order<D: Driver>(&mut self, fleet: &mut Fleet<D>, order: Order) {
+        match order {
+            Order::Begin => {
+                self.sending = true;
+                self.schedule.restart(fleet.now());
+            }
+            Order::Quiesce => self.sending = false,
+            _ => {}
+        }
+    }
+
+    fn turn<D: Driver>(&mut self, fleet: &mut Fleet<D>) {
+        let now = fleet.now();
+        while let Some(Reverse((moment, member, number))) = self.resends.peek().copied()
+            && moment <= now
+        {
+            self.resends.pop();
+            // It may have been acked meanwhile, or sent again on a new connection.
+            if let Some(intended) = self.books.intended(member, number) {
+                self.books.counts.resent += 1;
+                self.write(fleet, member, number, intended);
+            }
+        }
+        while let Some(intended) = self.backlog.front().copied()
+            && self.place(fleet, intended)
+        {
+            self.backlog.pop_front();
+        }
+        if !self.sending {
+            return;
+        }
+        while let Some(intended) = self.schedule.due(now) {
+            if self.backlog.is_empty() && self.place(fleet, intended) {
+                self.report.lateness.record(now.since(intended));
+            } else if self.backlog.len() < BACKLOG_MAX {
+                self.report.held_back += 1;
+                self.backlog.push_back(intended);
+            } else {
+                self.report.unsent += 1;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Moment> {
+        let arrival = self.sending.then(|| self.schedule.next());
+        let resend = self.resends.peek().map(|Reverse((moment, _, _))| *moment);
+        arrival.into_iter().chain(resend).min()
+    }
+
+    fn beat<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
+        let account = self.books.account(member);
+        if account.last_rev > account.acked_rev {
+            self.ack(fleet, member);
+        } else {
+            fleet.send(member, Opcode::Pong, &[]);
+        }
+    }
+
+    fn show(&self, gauges: &Gauges) {
+        gauges.set(|gauges| &gauges.sent, self.books.counts.sent);
+        gauges.set(|gauges| &gauges.done, self.books.counts.delivered);
+        gauges.set_outstanding(self.books.outstanding() + self.backlog.len() as i64);
+    }
+
+    fn into_report(mut self) -> ChatReport {
+        self.report.unsent += self.backlog.len() as u64;
+        ChatReport { books: self.books, counts: self.report }
+    }
+}
