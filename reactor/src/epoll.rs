@@ -285,7 +285,7 @@ impl EpollDriver {
             match id {
                 WAKER => {}
                 ConnectionId { index: LISTENER_INDEX, generation } => {
-                    self.accept(generation as usize, events)
+                    self.accept(generation as usize, events);
                 }
                 _ => self.connection_ready(id, flags, events),
             }

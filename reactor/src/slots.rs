@@ -2,6 +2,8 @@
 //!
 //! The one invariant: an id finds its record from the moment it was given out until it was removed, and never again.
 
+use std::collections::VecDeque;
+
 use crate::ConnectionId;
 use crate::chunks::Chunks;
 
@@ -9,8 +11,8 @@ use crate::chunks::Chunks;
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     entries: Chunks<Entry<T>>,
-    /// Slots that were used before, the last freed first.
-    free: Vec<u32>,
+    /// Slots that were used before, the last freed at the back.
+    free: VecDeque<u32>,
     /// Slots below this one have been used.
     fresh: u32,
     /// How many records there may be.
@@ -29,7 +31,7 @@ impl<T> Slots<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         // The topmost indices are left to those who need names for what is not a connection.
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX).min(u32::MAX - 16);
-        Self { entries: Chunks::new(), free: Vec::new(), fresh: 0, capacity, count: 0 }
+        Self { entries: Chunks::new(), free: VecDeque::new(), fresh: 0, capacity, count: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -44,12 +46,26 @@ impl<T> Slots<T> {
         self.count >= self.capacity
     }
 
-    /// Gives out a slot, or `None` when all are taken.
+    /// Gives out the slot that was freed last, or `None` when all are taken.
     pub(crate) fn insert(&mut self, record: T) -> Option<ConnectionId> {
         if self.is_full() {
             return None;
         }
-        let index = self.free.pop().unwrap_or_else(|| {
+        let used = self.free.pop_back();
+        Some(self.put(used, record))
+    }
+
+    /// Gives out the slot that was freed longest ago, or `None` when all are taken.
+    pub(crate) fn insert_rested(&mut self, record: T) -> Option<ConnectionId> {
+        if self.is_full() {
+            return None;
+        }
+        let used = self.free.pop_front();
+        Some(self.put(used, record))
+    }
+
+    fn put(&mut self, used: Option<u32>, record: T) -> ConnectionId {
+        let index = used.unwrap_or_else(|| {
             self.fresh += 1;
             self.fresh - 1
         });
@@ -57,7 +73,7 @@ impl<T> Slots<T> {
         debug_assert!(entry.record.is_none(), "a free slot holds nothing");
         entry.record = Some(record);
         self.count += 1;
-        Some(ConnectionId { index, generation: entry.generation })
+        ConnectionId { index, generation: entry.generation }
     }
 
     #[inline]
@@ -77,7 +93,7 @@ impl<T> Slots<T> {
         let entry = self.entries.find_mut(id.index).filter(|entry| entry.generation == id.generation)?;
         let record = entry.record.take()?;
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(id.index);
+        self.free.push_back(id.index);
         self.count -= 1;
         Some(record)
     }

@@ -10,8 +10,6 @@ use holdfast_reactor::{ConnectionId, Driver as _, DriverOptions, Moment, Reactor
 use crate::harness::{Harness, Outcome, assert_same, pattern};
 use crate::world::{Incoming, Peer as _, World};
 
-/// Far more than a pair of sockets holds: so that a peer that does not read is felt.
-const MORE_THAN_SOCKETS_HOLD_BYTES: usize = 24 << 20;
 const MEGABYTE: usize = 1 << 20;
 
 /// Small, so that a driver cannot hide behind its buffers.
@@ -47,7 +45,9 @@ pub(crate) fn what_a_peer_sends_comes_back<W: World>(make: impl FnOnce(DriverOpt
         harness.send(id, &echo);
         harness.read_exactly(&mut peer, &message);
     }
-    assert_eq!(harness.of(id).drains, 0, "nothing was held back, so nothing drained");
+    if harness.world.takes_what_fits() {
+        assert_eq!(harness.of(id).drains, 0, "nothing was held back, so nothing drained");
+    }
     assert_eq!(harness.driver().unsent_bytes(id), 0);
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn a_peer_that_does_not_read_makes_unsent_bytes_grow_and_drains_later
 ) {
     let mut harness = listening(make, options());
     let (mut peer, id) = harness.pair();
-    let bytes = pattern(3, MORE_THAN_SOCKETS_HOLD_BYTES);
+    let bytes = pattern(3, W::MORE_THAN_FITS_BYTES);
     for part in bytes.chunks(256 << 10) {
         harness.send(id, part);
         let now = harness.driver().now();
@@ -101,7 +101,8 @@ pub(crate) fn a_peer_that_does_not_read_makes_unsent_bytes_grow_and_drains_later
     // More output goes behind what is held back.
     harness.send(id, b"the end");
     harness.settle();
-    assert_eq!(harness.driver().unsent_bytes(id), held_back + 7, "nobody has read yet");
+    let held_back = harness.driver().unsent_bytes(id);
+    assert!((7..bytes.len()).contains(&held_back), "{held_back} bytes unsent, and nobody has read yet");
     harness.read_exactly(&mut peer, &[&bytes[..], b"the end"].concat());
     harness.until("it has drained", |harness| (harness.of(id).drains == 1).then_some(()));
     assert_eq!(harness.driver().unsent_bytes(id), 0);
@@ -124,11 +125,12 @@ pub(crate) fn one_receive_per_connection_and_turn<W: World>(make: impl FnOnce(Dr
     let (mut peer, id) = harness.pair();
     let (mut quiet, other) = harness.pair();
     let bytes = pattern(4, 40 * harness.receive_buffer_bytes());
-    let (mut written, mut heard) = (0, false);
+    let (mut written, mut spoken, mut heard) = (0, false, false);
     while harness.of(id).received.len() < bytes.len() {
         written += peer.write(&bytes[written..]);
-        if harness.of(id).receives == 3 {
+        if harness.of(id).receives >= 3 && !spoken {
             assert_eq!(quiet.write(b"me too"), 6);
+            spoken = true;
         }
         let before = harness.of(id).receives;
         let soon = harness.driver().now().after(std::time::Duration::from_millis(2));
@@ -152,7 +154,7 @@ pub(crate) fn a_paused_connection_is_not_read_and_its_peer_feels_it<W: World>(
     let (mut other_peer, other) = harness.pair();
     harness.driver().pause(id);
     harness.settle();
-    let bytes = pattern(5, MORE_THAN_SOCKETS_HOLD_BYTES);
+    let bytes = pattern(5, W::MORE_THAN_FITS_BYTES);
     let mut written = 0;
     let mut stuck = 0;
     while stuck < 5 {
@@ -218,9 +220,12 @@ pub(crate) fn buffers_that_are_all_lent_hold_up_reading_and_lose_nothing<W: Worl
     harness.settle();
     let hoard = harness.hoard.take().expect("it was set above");
     assert_eq!(hoard.len(), 2, "there were two buffers");
+    let mut seen = BTreeMap::<ConnectionId, usize>::new();
     for (id, buffer) in &hoard {
         // What was lent is still what it was.
-        assert_same(buffer, &harness.of(*id).received[..buffer.len()]);
+        let start = seen.entry(*id).or_default();
+        assert_same(buffer, &harness.of(*id).received[*start..*start + buffer.len()]);
+        *start += buffer.len();
     }
     drop(hoard);
     for (number, (_, id)) in pairs.iter().enumerate() {
@@ -268,7 +273,7 @@ pub(crate) fn we_end_first<W: World>(make: impl FnOnce(DriverOptions) -> W) {
 pub(crate) fn a_shutdown_waits_for_what_is_held_back<W: World>(make: impl FnOnce(DriverOptions) -> W) {
     let mut harness = listening(make, options());
     let (mut peer, id) = harness.pair();
-    let bytes = pattern(9, MORE_THAN_SOCKETS_HOLD_BYTES);
+    let bytes = pattern(9, W::MORE_THAN_FITS_BYTES);
     harness.send(id, &bytes);
     harness.driver().shutdown(id);
     harness.settle();
@@ -338,7 +343,7 @@ pub(crate) fn a_reset_after_our_end<W: World>(make: impl FnOnce(DriverOptions) -
 pub(crate) fn a_reset_while_output_is_held_back<W: World>(make: impl FnOnce(DriverOptions) -> W) {
     let mut harness = listening(make, options());
     let (peer, id) = harness.pair();
-    harness.send(id, &pattern(10, MORE_THAN_SOCKETS_HOLD_BYTES));
+    harness.send(id, &pattern(10, W::MORE_THAN_FITS_BYTES));
     harness.settle();
     assert!(harness.driver().unsent_bytes(id) > 0);
     peer.reset();
@@ -404,7 +409,8 @@ pub(crate) fn closing_sends_what_the_socket_takes<W: World>(make: impl FnOnce(Dr
     assert!(harness.driver().output(id).is_none(), "nothing can follow close");
     assert_eq!(harness.closed(id), Outcome::Requested);
     let (read, end) = harness.read_to_end(&mut peer);
-    assert_same(&read, &bytes);
+    let expected = if harness.world.takes_what_fits() { bytes.len() } else { read.len() };
+    assert_same(&read, &bytes[..expected]);
     assert_eq!(end, Incoming::End);
 }
 
@@ -413,7 +419,7 @@ pub(crate) fn closing_does_not_wait_for_a_peer_that_does_not_read<W: World>(
 ) {
     let mut harness = listening(make, options());
     let (_peer, id) = harness.pair();
-    harness.send(id, &pattern(12, MORE_THAN_SOCKETS_HOLD_BYTES));
+    harness.send(id, &pattern(12, W::MORE_THAN_FITS_BYTES));
     harness.settle();
     harness.close(id);
     assert_eq!(harness.closed(id), Outcome::Requested);
@@ -466,7 +472,7 @@ pub(crate) fn aborting_resets_and_drops_the_output<W: World>(make: impl FnOnce(D
 pub(crate) fn aborting_overtakes_a_close_that_waits<W: World>(make: impl FnOnce(DriverOptions) -> W) {
     let mut harness = listening(make, options());
     let (mut peer, id) = harness.pair();
-    harness.send(id, &pattern(13, MORE_THAN_SOCKETS_HOLD_BYTES));
+    harness.send(id, &pattern(13, W::MORE_THAN_FITS_BYTES));
     harness.driver().shutdown(id);
     harness.settle();
     harness.abort(id);
@@ -560,7 +566,7 @@ pub(crate) fn a_wake_before_the_turn_ends_its_wait<W: World>(make: impl FnOnce(D
 }
 
 pub(crate) fn a_wake_from_another_thread_ends_the_wait<W: World>(make: impl FnOnce(DriverOptions) -> W) {
-    const MESSAGES: usize = 2_000;
+    const MESSAGES: usize = 300;
     let mut harness = listening(make, options());
     let waker = harness.driver().waker();
     let (sent, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -652,9 +658,9 @@ pub(crate) fn a_connect_can_be_closed_before_it_succeeds<W: World>(make: impl Fn
         let target = if round % 4 < 2 { address } else { deserted };
         let id = harness.connect(None, target);
         if round % 2 == 0 {
-            harness.close(id)
+            harness.close(id);
         } else {
-            harness.abort(id)
+            harness.abort(id);
         }
         assert_eq!(harness.closed(id), Outcome::Requested);
     }
@@ -715,21 +721,35 @@ pub(crate) fn no_more_are_accepted_than_there_is_room_for<W: World>(make: impl F
     let options = DriverOptions { connections: 3, ..options() };
     let mut harness = listening(make, options);
     let mut peers: Vec<W::Peer> = (0..5).map(|_| harness.world.dial().expect("the driver listens")).collect();
-    let ids: Vec<ConnectionId> = (0..3).map(|_| harness.accept()).collect();
-    harness.settle();
-    assert_eq!((harness.accepted_count(), harness.driver().connections()), (0, 3));
-    // Those who wait are served as soon as somebody leaves.
-    harness.close(ids[1]);
-    harness.closed(ids[1]);
-    let fourth = harness.accept();
-    harness.settle();
-    assert_eq!((harness.accepted_count(), harness.driver().connections()), (0, 3));
-    harness.abort(fourth);
-    harness.closed(fourth);
-    let fifth = harness.accept();
-    let last = peers.last_mut().expect("there are five");
-    harness.write_all(last, b"finally");
-    harness.receive(fifth, b"finally");
+    for (number, peer) in peers.iter_mut().enumerate() {
+        assert_eq!(peer.write(&[number as u8]), 1);
+    }
+    // Who comes first is not promised; that everybody comes is.
+    let mut numbers = BTreeSet::new();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(harness.accept());
+    }
+    for round in 0..3 {
+        harness.settle();
+        assert_eq!((harness.accepted_count(), harness.driver().connections()), (0, 3));
+        for id in &ids {
+            harness.until("it says who it is", |harness| (harness.of(*id).received.len() == 1).then_some(()));
+            numbers.insert(harness.of(*id).received[0]);
+        }
+        if round < 2 {
+            // Those who wait are served as soon as somebody leaves.
+            let id = ids.remove(round);
+            if round == 0 {
+                harness.close(id);
+            } else {
+                harness.abort(id);
+            }
+            harness.closed(id);
+            ids.push(harness.accept());
+        }
+    }
+    assert_eq!(numbers.len(), 5, "{numbers:?} came, and five were there");
 }
 
 pub(crate) fn after_stop_listening_nobody_new_comes_and_those_inside_stay<W: World>(

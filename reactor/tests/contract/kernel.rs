@@ -44,6 +44,9 @@ impl<D: Driver> World for Kernel<D> {
     type Driver = D;
     type Peer = KernelPeer;
 
+    // The receiver's buffer grows to `tcp_rmem`'s maximum, 6 MiB unless somebody has raised it.
+    const MORE_THAN_FITS_BYTES: usize = 24 << 20;
+
     fn driver(&mut self) -> &mut D {
         &mut self.driver
     }

@@ -8,22 +8,108 @@
 mod bodies;
 mod harness;
 mod kernel;
+mod simulated;
 mod world;
 
-use holdfast_reactor::DriverOptions;
+use std::io::Write as _;
+
 use holdfast_reactor::epoll::EpollDriver;
+use holdfast_reactor::sim::Faults;
+use holdfast_reactor::uring::UringDriver;
+use holdfast_reactor::{DriverOptions, ReactorError};
 
 use crate::kernel::Kernel;
+use crate::simulated::Simulated;
 
-fn on_epoll(options: DriverOptions) -> Kernel<EpollDriver> {
+/// Seeds on which each body runs on the simulated network.
+const SEEDS: u64 = 64;
+
+fn epoll(options: DriverOptions) -> Kernel<EpollDriver> {
     Kernel::new(EpollDriver::new(options).expect("epoll is always there"))
 }
 
-/// A test per body, in the world that `$make` makes.
+fn uring(options: DriverOptions) -> Kernel<UringDriver> {
+    Kernel::new(UringDriver::new(options).expect("io_uring is allowed, see `io_uring_is_allowed`"))
+}
+
+/// As where RLIMIT_NOFILE is far below the number of connections: each ring holds eight.
+fn many_rings(options: DriverOptions) -> Kernel<UringDriver> {
+    Kernel::new(
+        UringDriver::with_table_slots(options, 8).expect("io_uring is allowed, see `io_uring_is_allowed`"),
+    )
+}
+
+fn kind_network(options: DriverOptions) -> Simulated {
+    Simulated::new(options, 0, Faults::NONE)
+}
+
+fn unkind_network(seed: u64) -> impl FnOnce(DriverOptions) -> Simulated {
+    move |options| Simulated::new(options, seed, Faults::HARMLESS)
+}
+
+/// Where io_uring is blocked (containers' default seccomp profiles), its tests test nothing, and that must not look
+/// like success: it is written past the test harness, which hides what passing tests print, and fails in CI.
+fn io_uring_is_allowed(test: &str) -> bool {
+    let refusal = match UringDriver::new(DriverOptions::default()) {
+        Ok(_) => return true,
+        Err(ReactorError::Setup { source, .. }) if is_refusal(&source) => source,
+        Err(error) => panic!("io_uring is there, but {error}"),
+    };
+    let complaint = format!("NOT TESTED on io_uring: {test}: the kernel refuses it here ({refusal})");
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{complaint}");
+    let _ = writeln!(std::io::stderr(), "{complaint}");
+    false
+}
+
+fn is_refusal(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let refusals = [Errno::PERM, Errno::ACCESS, Errno::NOSYS];
+    refusals.iter().any(|refusal| error.raw_os_error() == Some(refusal.raw_os_error()))
+}
+
+macro_rules! on_epoll {
+    ($body:ident) => {
+        crate::bodies::$body(crate::epoll)
+    };
+}
+
+macro_rules! on_uring {
+    ($body:ident) => {
+        if crate::io_uring_is_allowed(stringify!($body)) {
+            crate::bodies::$body(crate::uring);
+        }
+    };
+}
+
+macro_rules! on_many_rings {
+    ($body:ident) => {
+        if crate::io_uring_is_allowed(stringify!($body)) {
+            crate::bodies::$body(crate::many_rings);
+        }
+    };
+}
+
+macro_rules! on_a_kind_network {
+    ($body:ident) => {
+        crate::bodies::$body(crate::kind_network)
+    };
+}
+
+macro_rules! on_unkind_networks {
+    ($body:ident) => {
+        for seed in 0..crate::SEEDS {
+            // The test harness prints it only when the body fails.
+            println!("seed {seed}");
+            crate::bodies::$body(crate::unkind_network(seed));
+        }
+    };
+}
+
+/// A module of tests, one per body, in the world that `$run` makes.
 macro_rules! contract {
-    ($module:ident, $make:path) => {
+    ($module:ident, $run:ident) => {
         mod $module {
-            contract!(@tests $make,
+            contract!(@tests $run,
                 what_a_peer_sends_comes_back
                 a_long_stream_arrives_whole_and_in_order
                 output_of_many_turns_leaves_in_order
@@ -69,14 +155,18 @@ macro_rules! contract {
             );
         }
     };
-    (@tests $make:path, $($body:ident)+) => {
+    (@tests $run:ident, $($body:ident)+) => {
         $(
             #[test]
             fn $body() {
-                crate::bodies::$body($make);
+                $run!($body);
             }
         )+
     };
 }
 
-contract!(epoll, crate::on_epoll);
+contract!(epoll, on_epoll);
+contract!(uring, on_uring);
+contract!(many_rings, on_many_rings);
+contract!(kind_network, on_a_kind_network);
+contract!(unkind_network, on_unkind_networks);

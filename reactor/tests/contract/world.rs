@@ -42,6 +42,14 @@ pub(crate) trait World {
     /// Whom it talks to.
     type Peer: Peer;
 
+    /// More than fits into the buffers between the two: so that a peer that does not read is felt.
+    const MORE_THAN_FITS_BYTES: usize;
+
+    /// Whether a send is taken whole whenever there is room for it. A kernel that is short of memory does not either.
+    fn takes_what_fits(&self) -> bool {
+        true
+    }
+
     /// The driver under test.
     fn driver(&mut self) -> &mut Self::Driver;
 
