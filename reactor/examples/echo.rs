@@ -6,7 +6,9 @@
 //! ```
 //!
 //! `measure` runs an echo server on one CPU and a closed-loop client on another, for `--seconds` after a warm-up,
-//! and prints the CPU time that the server's thread spent per message (kernel included).
+//! and prints the CPU time that the server's thread spent per message (kernel included). `hold` opens
+//! `--connections`, prints what each costs in memory while it is idle (both ends) and in the server's CPU time to
+//! accept, and then to close.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), String> {
     let mut arguments = std::env::args().skip(1);
-    let mode = arguments.next().ok_or("say `serve` or `measure`")?;
+    let mode = arguments.next().ok_or("say `serve`, `measure` or `hold`")?;
     let mut options = Options {
         driver: "uring".to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7007)),
@@ -71,7 +73,8 @@ fn run() -> Result<(), String> {
     match mode.as_str() {
         "serve" => serve_forever(&options),
         "measure" => measure(&options),
-        _ => Err(format!("{mode} is not known: say `serve` or `measure`")),
+        "hold" => hold(&options),
+        _ => Err(format!("{mode} is not known: say `serve`, `measure` or `hold`")),
     }
 }
 
@@ -81,6 +84,8 @@ struct Counters {
     bytes: AtomicU64,
     cpu_ns: AtomicU64,
     turns: AtomicU64,
+    accepted: AtomicU64,
+    closed: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -115,7 +120,7 @@ fn serve<D: Driver>(mut driver: D, listener: TcpListener, counters: &Counters) -
     while !counters.stop.load(Ordering::Relaxed) {
         let until = driver.now().after(Duration::from_millis(100));
         driver.turn(Some(until), &mut events)?;
-        let mut bytes = 0;
+        let (mut bytes, mut accepted, mut closed) = (0, 0, 0);
         for event in events.drain(..) {
             match event {
                 Event::Received(id, buffer) => {
@@ -126,9 +131,13 @@ fn serve<D: Driver>(mut driver: D, listener: TcpListener, counters: &Counters) -
                 }
                 Event::EndOfStream(id) => driver.close(id),
                 Event::AcceptFailed(error) => eprintln!("echo: cannot accept: {error}"),
-                Event::Accepted(_) | Event::Connected(_) | Event::Drained(_) | Event::Closed(..) => {}
+                Event::Accepted(_) => accepted += 1,
+                Event::Closed(..) => closed += 1,
+                Event::Connected(_) | Event::Drained(_) => {}
             }
         }
+        counters.accepted.fetch_add(accepted, Ordering::Relaxed);
+        counters.closed.fetch_add(closed, Ordering::Relaxed);
         counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         counters.turns.fetch_add(1, Ordering::Relaxed);
         counters.cpu_ns.store(nanoseconds(ClockId::ThreadCPUTime), Ordering::Relaxed);
@@ -148,23 +157,42 @@ fn pin(cpu: usize) {
     let _ = sched_setaffinity(None, &cpus);
 }
 
+/// A server on a thread and CPU of its own.
+struct Server {
+    target: SocketAddr,
+    counters: Arc<Counters>,
+    thread: thread::JoinHandle<Result<(), String>>,
+}
+
+impl Server {
+    fn start(options: &Options) -> Result<Self, String> {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|error| error.to_string())?;
+        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // A longer accept queue than the 128 of std.
+        rustix::net::listen(&listener, 4096).map_err(|error| error.to_string())?;
+        let counters = Arc::new(Counters::default());
+        let thread = {
+            let (options, counters) = (options.clone(), Arc::clone(&counters));
+            thread::spawn(move || {
+                pin(0);
+                serve_on(&options, listener, &counters).map_err(|error| error.to_string())
+            })
+        };
+        Ok(Self { target, counters, thread })
+    }
+
+    fn stop(self) -> Result<(), String> {
+        self.counters.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| "the server panicked".to_owned())?
+    }
+}
+
 fn measure(options: &Options) -> Result<(), String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
-    let target = listener.local_addr().map_err(|error| error.to_string())?;
-    // A longer accept queue than the 128 of std.
-    rustix::net::listen(&listener, 4096).map_err(|error| error.to_string())?;
-    let counters = Arc::new(Counters::default());
-    let server = {
-        let (options, counters) = (options.clone(), Arc::clone(&counters));
-        thread::spawn(move || {
-            pin(0);
-            serve_on(&options, listener, &counters).map_err(|error| error.to_string())
-        })
-    };
+    let server = Server::start(options)?;
     pin(1);
-    let measured = client(options, target, &counters);
-    counters.stop.store(true, Ordering::Relaxed);
-    server.join().map_err(|_| "the server panicked".to_owned())??;
+    let measured = client(options, server.target, &server.counters);
+    server.stop()?;
     let (messages, cpu_ns, turns, seconds) = measured?;
     println!(
         "driver={} connections={} in_flight={} bytes={}: {:.3} CPU us/message, {:.0} messages/s, {:.1} messages/turn",
@@ -248,4 +276,82 @@ fn append(driver: &mut UringDriver, id: ConnectionId, message: &[u8]) {
     if let Some(output) = driver.output(id) {
         output.buffer().extend_from_slice(message);
     }
+}
+
+/// What the machine spends, in bytes: memory that is not free, of which kernel slabs; and this process's RSS.
+fn memory_bytes() -> Result<(u64, u64, u64), String> {
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let number =
+            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|number| number.parse().ok());
+        number.map(|kilobytes: u64| kilobytes << 10).ok_or_else(|| format!("no {name}"))
+    };
+    let (machine, process) = (read("/proc/meminfo")?, read("/proc/self/status")?);
+    let used = field(&machine, "MemTotal:")? - field(&machine, "MemFree:")?;
+    Ok((used, field(&machine, "Slab:")?, field(&process, "VmRSS:")?))
+}
+
+/// Opens connections, leaves them idle, closes them.
+fn hold(options: &Options) -> Result<(), String> {
+    let describe = |error: ReactorError| error.to_string();
+    let server = Server::start(options)?;
+    pin(1);
+    let count = options.connections;
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut driver = UringDriver::new(driver_options(options)).map_err(describe)?;
+    let mut events = Vec::new();
+    let (_, slab, rss) = memory_bytes()?;
+    let (begin, cpu) = (nanoseconds(ClockId::Monotonic), load(&server.counters.cpu_ns));
+    let (mut asked, mut ids) = (0, Vec::with_capacity(count));
+    while ids.len() < count {
+        // A bounded number on the way, or the accept queue overflows and SYNs are lost for a second.
+        while asked < count && asked - ids.len() < 512 {
+            // 19,000 ports of each destination address.
+            let address = Ipv4Addr::new(127, 0, (asked / 19_000) as u8, 1);
+            driver.connect(None, (address, server.target.port()).into()).map_err(describe)?;
+            asked += 1;
+        }
+        driver.turn(None, &mut events).map_err(describe)?;
+        for event in events.drain(..) {
+            match event {
+                Event::Connected(id) => ids.push(id),
+                Event::Closed(_, reason) => return Err(format!("a connection was closed: {reason:?}")),
+                _ => {}
+            }
+        }
+    }
+    while load(&server.counters.accepted) < count as u64 {
+        let soon = driver.now().after(Duration::from_millis(1));
+        driver.turn(Some(soon), &mut events).map_err(describe)?;
+    }
+    let seconds = (nanoseconds(ClockId::Monotonic) - begin) as f64 / 1e9;
+    let accept_cpu = load(&server.counters.cpu_ns) - cpu;
+    let (_, slab_held, rss_held) = memory_bytes()?;
+    let each = |bytes: u64| bytes as f64 / count as f64;
+    println!(
+        "{count} connections in {seconds:.2} s: accepting {:.2} CPU us each; both ends idle: {:.0} bytes of slab, \
+         {:.0} of RSS each",
+        each(accept_cpu) / 1e3,
+        each(slab_held.saturating_sub(slab)),
+        each(rss_held.saturating_sub(rss)),
+    );
+
+    let (begin, cpu, mut closed) = (nanoseconds(ClockId::Monotonic), load(&server.counters.cpu_ns), 0);
+    let client_cpu = nanoseconds(ClockId::ThreadCPUTime);
+    for id in ids {
+        driver.close(id);
+    }
+    while closed < count || load(&server.counters.closed) < count as u64 {
+        let soon = driver.now().after(Duration::from_millis(1));
+        driver.turn(Some(soon), &mut events).map_err(describe)?;
+        closed += events.drain(..).filter(|event| matches!(event, Event::Closed(..))).count();
+    }
+    println!(
+        "closed in {:.2} s: {:.2} CPU us each for the server, {:.2} for the client",
+        (nanoseconds(ClockId::Monotonic) - begin) as f64 / 1e9,
+        each(load(&server.counters.cpu_ns) - cpu) / 1e3,
+        each(nanoseconds(ClockId::ThreadCPUTime) - client_cpu) / 1e3,
+    );
+    server.stop()
 }

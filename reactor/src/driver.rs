@@ -57,7 +57,8 @@ pub enum Event {
     Accepted(ConnectionId),
     /// A connect of ours succeeded; it is being read from now on.
     Connected(ConnectionId),
-    /// Bytes arrived. Dropping the buffer gives it back to the pool.
+    /// Bytes arrived. Dropping the buffer gives it back to the pool. Who keeps it beyond the turn takes it from all
+    /// connections of the driver: a peer must not be able to make that happen without limit.
     Received(ConnectionId, Buffer),
     /// The peer will send nothing more (FIN); sending is still possible.
     EndOfStream(ConnectionId),
@@ -76,7 +77,9 @@ pub enum Event {
 pub enum CloseReason {
     /// [`Driver::close`] or [`Driver::abort`] was called and has finished.
     Requested,
-    /// The peer reset the connection, or another socket error; the driver has closed it.
+    /// The peer reset the connection, or another socket error; the driver has closed it. A reset ends a paused
+    /// connection too, and what was not read is lost. Who calls [`Driver::close`] before hearing of it gets
+    /// `Requested`.
     Error(io::Error),
     /// A connect of ours failed.
     ConnectFailed(io::Error),
@@ -89,7 +92,7 @@ pub struct DriverOptions {
     pub receive_buffer_bytes: usize,
     /// Receive buffers in the driver's pool; when all are lent, connections wait to be read (ENOBUFS).
     pub receive_buffers: usize,
-    /// Connections that this driver may hold; more are not accepted until one closes.
+    /// Connections that this driver may hold; more are not accepted until one closes. Exact, whatever comes at once.
     pub connections: usize,
     /// SO_SNDBUF for accepted and connected sockets, in bytes; `None` leaves the kernel's own.
     pub send_buffer_bytes: Option<usize>,
@@ -153,7 +156,11 @@ pub trait Driver {
     ///
     /// # Errors
     /// When no slot is free.
-    fn connect(&mut self, source: Option<SocketAddr>, target: SocketAddr) -> Result<ConnectionId, ReactorError>;
+    fn connect(
+        &mut self,
+        source: Option<SocketAddr>,
+        target: SocketAddr,
+    ) -> Result<ConnectionId, ReactorError>;
 
     /// The output of a connection, to append to; sent at the next turn. `None` when the connection is gone or was
     /// told to shut down or close.
@@ -183,7 +190,8 @@ pub trait Driver {
     fn connections(&self) -> usize;
 
     /// Submits what was asked for; waits until something happened, the waker was used, or `until` has come
-    /// (`None`: no limit); appends what happened. An `until` in the past means: do not wait.
+    /// (`None`: no limit); appends what happened. An `until` in the past means: do not wait. It may come back with
+    /// nothing to tell. A connection is received from at most once per turn.
     ///
     /// # Errors
     /// Only when the driver itself cannot go on; the owner must stop. What goes wrong with one connection is an event.

@@ -62,13 +62,49 @@ impl Waker {
         self.inner.state.swap(AWAKE, Ordering::SeqCst);
     }
 
-    /// True when [`Self::wake`] was called since the last [`Self::awake`].
-    pub(crate) fn is_notified(&self) -> bool {
-        self.inner.state.load(Ordering::SeqCst) == NOTIFIED
-    }
-
     /// The descriptor that the driver waits on.
     pub(crate) fn eventfd(&self) -> Option<&rustix::fd::OwnedFd> {
         self.inner.eventfd.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(waker: &Waker) -> u64 {
+        let mut count = [0; 8];
+        match rustix::io::read(waker.eventfd().expect("it has one"), &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(error) => {
+                assert_eq!(error, rustix::io::Errno::AGAIN);
+                0
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_sleeper_costs_a_write_and_only_the_first_wake() {
+        let waker = Waker::new().expect("an eventfd");
+        waker.wake();
+        assert_eq!(count(&waker), 0, "it was awake");
+        assert!(!waker.try_sleep(), "it was notified and must look into its queues");
+        waker.awake();
+        assert!(waker.try_sleep());
+        let elsewhere = waker.clone();
+        elsewhere.wake();
+        elsewhere.wake();
+        assert_eq!(count(&waker), 1, "one write for one sleep");
+        waker.awake();
+        assert!(waker.try_sleep(), "what woke it is done with");
+    }
+
+    #[test]
+    fn a_waker_that_never_sleeps_has_no_descriptor() {
+        let waker = Waker::never_sleeps();
+        assert!(waker.eventfd().is_none());
+        assert!(waker.try_sleep());
+        waker.wake();
+        assert!(!waker.try_sleep());
     }
 }

@@ -7,6 +7,7 @@ use io_uring::cqueue;
 use super::UringDriver;
 use super::errno::TransferFailure;
 use super::operation::{Operation, Tag};
+use super::ring::Completion;
 use super::slots::{Flags, Phase};
 use crate::outputs::advance;
 use crate::{CloseReason, ConnectionId, Event};
@@ -16,19 +17,19 @@ impl UringDriver {
     pub(super) fn completed(
         &mut self,
         ring: usize,
-        entry: &cqueue::Entry,
+        completion: Completion,
         events: &mut Vec<Event>,
     ) -> io::Result<()> {
-        let Some(tag) = Tag::from_bits(entry.user_data()) else {
-            debug_assert!(false, "user_data that nobody made: {:#x}", entry.user_data());
+        let Some(tag) = Tag::from_bits(completion.user_data) else {
+            debug_assert!(false, "user_data that nobody made: {:#x}", completion.user_data);
             return Ok(());
         };
-        let (result, flags) = (entry.result(), entry.flags());
+        let Completion { result, flags, .. } = completion;
         match tag.operation {
             Operation::Unwatched => Ok(()),
             Operation::Wake if cqueue::more(flags) => Ok(()),
             Operation::Wake => self.tables.watch_waker(),
-            Operation::Accept => self.accept_completed(ring, tag, result, flags, events),
+            Operation::Accept => self.accept_completed(ring, tag, result, events),
             Operation::Receive => self.received(tag, result, flags, events),
             _ if !self.slots.find(tag.index).is_some_and(|slot| tag.is_of(slot.generation)) => {
                 // A completion of a connection that is gone reaches nobody.
@@ -102,12 +103,17 @@ impl UringDriver {
                 TransferFailure::WouldBlock | TransferFailure::Retry => self.rearm(index, is_armed),
             };
         }
-        if slot.flags.has(Flags::PAUSED | Flags::END_OF_STREAM) {
-            // Nobody reads, so nobody would be told; POLLERR means that there is nothing left to wait for.
-            if result & i32::from(libc::POLLERR) != 0 {
+        if result & i32::from(libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) != 0 {
+            slot.flags.set(Flags::HUNG_UP);
+        }
+        if result & i32::from(libc::POLLERR) != 0 {
+            slot.flags.set(Flags::ERRED);
+            // Nobody reads, so nobody would be told.
+            if slot.flags.has(Flags::PAUSED | Flags::END_OF_STREAM) {
                 return self.terminate(index, libc::ECONNRESET);
             }
-        } else {
+        }
+        if !slot.flags.has(Flags::PAUSED | Flags::END_OF_STREAM) {
             self.queue_to_read(index);
         }
         self.rearm(index, is_armed)
@@ -128,12 +134,16 @@ impl UringDriver {
             return self.join(tag.index);
         }
         if bytes > 0 {
-            // The flag also says that a FIN is waiting behind what was received.
-            if cqueue::sock_nonempty(flags) && slot.flags.raise(Flags::QUEUED_TO_READ) {
+            let has_more = cqueue::sock_nonempty(flags) || slot.flags.has(Flags::HUNG_UP);
+            if has_more && slot.flags.raise(Flags::QUEUED_TO_READ) {
                 self.to_read_next.push(tag.index);
             }
             events.push(Event::Received(id, buffer));
             return Ok(());
+        }
+        if result == 0 && slot.flags.has(Flags::ERRED) {
+            // FIN, and a reset behind it that no receive would report any more.
+            return self.terminate(tag.index, libc::ECONNRESET);
         }
         if result == 0 {
             slot.flags.set(Flags::END_OF_STREAM);

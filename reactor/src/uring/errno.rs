@@ -23,13 +23,11 @@ impl TransferFailure {
     }
 }
 
-/// What becomes of a multishot accept that ended.
+/// What becomes of an accept that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AcceptFailure {
-    /// We cancelled it, or one connection was gone before it was accepted: arm it again where there is room.
+    /// One connection was gone before it was accepted: arm it again.
     Rearm,
-    /// No descriptor: the ring's table is full, or the system's limit is reached.
-    NoDescriptor,
     /// The listener was shut down.
     ListenerClosed,
     /// Out of something: try again later.
@@ -52,7 +50,6 @@ impl AcceptFailure {
             | libc::EHOSTUNREACH
             | libc::EOPNOTSUPP
             | libc::ENETUNREACH => Self::Rearm,
-            libc::ENFILE => Self::NoDescriptor,
             libc::EINVAL | libc::EBADF => Self::ListenerClosed,
             errno => Self::Later(errno),
         }

@@ -39,11 +39,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use io_uring::cqueue;
-
 use self::accept::Listener;
 use self::operation::DETAIL_LIMIT;
 pub use self::probe::{Probe, ProbeError, probe};
+use self::ring::Completion;
 use self::slots::{Flags, Phase, Slots};
 use self::table::Tables;
 use crate::outputs::{NO_OUTPUT, Outputs};
@@ -79,7 +78,7 @@ pub struct UringDriver {
     connections_limit: usize,
     send_buffer_bytes: Option<Box<i32>>,
     /// Memory for completions, used again by each pass.
-    completions: Vec<cqueue::Entry>,
+    completions: Vec<Completion>,
     /// Receives submitted whose completion was not handled yet; 0 between turns.
     receiving: usize,
     now: Moment,
@@ -155,6 +154,16 @@ impl UringDriver {
     fn mark_dirty(&mut self, index: u32) {
         if self.slots.at(index).flags.raise(Flags::DIRTY) {
             self.dirty.push(index);
+        }
+    }
+
+    fn ask_to_end(&mut self, id: ConnectionId, how: u16) {
+        let Some(slot) = self.slots.named_mut(id) else { return };
+        slot.flags.set(how);
+        match slot.phase {
+            Phase::Connecting | Phase::Open => self.mark_dirty(id.index),
+            // It ended by itself, and its owner does not know yet: it gets what it asks for.
+            _ => slot.link = 0,
         }
     }
 
@@ -250,18 +259,12 @@ impl Driver for UringDriver {
     }
 
     fn close(&mut self, connection: ConnectionId) {
-        let Some(slot) = self.owned(connection) else { return };
-        slot.flags.set(Flags::CLOSE_WANTED);
-        self.mark_dirty(connection.index);
+        self.ask_to_end(connection, Flags::CLOSE_WANTED);
     }
 
     fn abort(&mut self, connection: ConnectionId) {
         // An orderly close may still be on its way: this one is stronger.
-        let Some(slot) = self.slots.named_mut(connection) else { return };
-        if matches!(slot.phase, Phase::Connecting | Phase::Open) {
-            slot.flags.set(Flags::ABORTED);
-            self.mark_dirty(connection.index);
-        }
+        self.ask_to_end(connection, Flags::ABORTED);
     }
 
     fn connections(&self) -> usize {

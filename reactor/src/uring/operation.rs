@@ -16,7 +16,7 @@
 pub(super) enum Operation {
     /// Multishot poll of the waker's eventfd.
     Wake = 1,
-    /// Multishot accept; the index is the listener's.
+    /// Accept; the index is the listener's.
     Accept,
     /// Multishot poll for input.
     Readable,

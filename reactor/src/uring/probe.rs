@@ -12,7 +12,7 @@ use super::ring::Ring;
 pub struct Probe {
     /// The kernel's release, as `uname -r` says.
     pub kernel: String,
-    /// Slots that one ring's table of direct descriptors may have (RLIMIT_NOFILE, at most 1,048,576).
+    /// Slots that one ring's table of direct descriptors may have (RLIMIT_NOFILE, at most 65,536).
     pub table_slots: u32,
     /// A wait may ask for several completions and yet end early (6.12): less CPU under load.
     pub has_min_wait: bool,
@@ -123,7 +123,7 @@ const NEEDED_OPERATIONS: [(u8, &str, &str); 9] = [
 fn table_slots() -> u32 {
     let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let nofile = nofile.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(u32::MAX);
-    nofile.min(super::ring::TABLE_SLOTS_LIMIT)
+    nofile.min(super::table::TABLE_SLOTS_LIMIT)
 }
 
 /// A socket in a direct descriptor, an option on it (6.7), and its close.

@@ -15,7 +15,7 @@ use std::ptr::NonNull;
 
 use io_uring::squeue::Flags as EntryFlags;
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, opcode, squeue};
 
 use super::address::RawAddress;
 use super::errno::EnterFailure;
@@ -23,10 +23,9 @@ use super::operation::{Operation, Tag};
 
 /// Submission queue entries; when they are used up the queue is submitted and goes on.
 const SUBMISSION_ENTRIES: u32 = 256;
-/// Completions that fit before the kernel has to allocate for them.
-const COMPLETION_ENTRIES: u32 = 4096;
-/// The most slots that a table may have in any case (`IORING_MAX_FIXED_FILES`).
-pub(super) const TABLE_SLOTS_LIMIT: u32 = 1 << 20;
+/// Completions that fit before the kernel has to allocate for them. The kernel's table of armed polls, in which a
+/// cancellation searches, grows with this number: 256 buckets is its most, and 8,192 the fewest that give it.
+const COMPLETION_ENTRIES: u32 = 8192;
 
 /// With `DEFER_TASKRUN` one call runs at most max(20, completions wanted) pieces of work. Waiting for this many,
 /// but no longer than [`MIN_WAIT_MICROSECONDS`] once there is one, lifts the limit: 6-12 % less CPU per message.
@@ -37,6 +36,15 @@ const REFUSALS_LIMIT: u32 = 1_000;
 
 static YES: i32 = 1;
 static RESET_ON_CLOSE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+
+/// A completion, copied out of its queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Completion {
+    pub(super) user_data: u64,
+    /// A count or a slot; negative: an errno.
+    pub(super) result: i32,
+    pub(super) flags: u32,
+}
 
 /// The queues of one ring and its table of direct descriptors.
 pub(super) struct Ring {
@@ -50,7 +58,7 @@ pub(super) struct Ring {
     has_min_wait: bool,
     enter_flags: EnterFlags,
     /// Completions that were copied out and not yet taken.
-    reaped: Vec<cqueue::Entry>,
+    reaped: Vec<Completion>,
 }
 
 impl fmt::Debug for Ring {
@@ -189,7 +197,11 @@ impl Ring {
 
     fn reap(&mut self) {
         self.completions.sync();
-        self.reaped.extend(&mut *self.completions);
+        self.reaped.extend((&mut *self.completions).map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
         self.completions.sync();
     }
 
@@ -205,7 +217,7 @@ impl Ring {
     }
 
     /// Swaps the completions that were copied out against an empty list, so that its memory is used again.
-    pub(super) fn take_reaped(&mut self, empty: &mut Vec<cqueue::Entry>) {
+    pub(super) fn take_reaped(&mut self, empty: &mut Vec<Completion>) {
         debug_assert!(empty.is_empty(), "no completion is forgotten");
         std::mem::swap(&mut self.reaped, empty);
     }
@@ -234,10 +246,11 @@ impl Ring {
         self.push(entry, tag)
     }
 
-    /// Multishot accept into free slots of the table.
+    /// Accepts one connection into a free slot of the table.
     pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, tag: Tag) -> io::Result<()> {
-        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true).build();
-        self.push(entry, tag)
+        let nowhere = std::ptr::null_mut();
+        let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), nowhere, nowhere.cast());
+        self.push(entry.file_index(Some(DestinationSlot::auto_target())).build(), tag)
     }
 
     /// Multishot poll for input: the cheapest way to wait, 264 bytes of kernel memory.
@@ -358,7 +371,7 @@ impl Ring {
     /// Queues entries that are submitted together (a link does not reach over the end of a submission).
     fn push_chain(&mut self, entries: &[squeue::Entry]) -> io::Result<()> {
         if self.submissions.capacity() - self.submissions.len() < entries.len() {
-            self.submit(1)?;
+            self.submit_all(&mut 0)?;
         }
         // SAFETY: whoever builds an entry that points to memory, above, asks its caller for what this needs.
         let pushed = unsafe { self.submissions.push_multiple(entries) };

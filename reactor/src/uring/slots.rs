@@ -95,6 +95,10 @@ impl Flags {
     pub(super) const ABORTED: u16 = 1 << 12;
     /// It ended before it was connected.
     pub(super) const CONNECT_FAILED: u16 = 1 << 13;
+    /// The poll said that the end is near (FIN or an error); it will not say so again, so read until it comes.
+    pub(super) const HUNG_UP: u16 = 1 << 14;
+    /// The poll said that the socket has an error.
+    pub(super) const ERRED: u16 = 1 << 15;
 
     pub(super) const fn has(self, flag: u16) -> bool {
         self.0 & flag != 0

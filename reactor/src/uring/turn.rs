@@ -273,10 +273,9 @@ impl UringDriver {
             // Handling queues entries; a full queue is submitted, and that may bring more completions.
             while self.tables.ring(ring).has_reaped() {
                 self.tables.ring(ring).take_reaped(&mut completions);
-                for entry in &completions {
-                    self.completed(ring, entry, events)?;
+                for completion in completions.drain(..) {
+                    self.completed(ring, completion, events)?;
                 }
-                completions.clear();
             }
         }
         self.completions = completions;
