@@ -7,12 +7,9 @@ use serde::Serialize;
 
 use crate::ledger;
 
-/// More slots than this no file table has (`IORING_MAX_FIXED_FILES`).
-pub const TABLE_SLOTS_MAX: u64 = 1 << 20;
-
-/// A ring is full, for new connections, when this share of its table is taken: a connection that is accepted into a
-/// full table is lost, so the listener moves on before.
-pub const TABLE_FILL_PERCENT: u64 = 95;
+/// More slots the `uring` driver gives no file table (the kernel would take 1,048,576): to close a connection is to
+/// find its poll among all that are armed on the ring.
+pub const TABLE_SLOTS_MAX: u64 = 1 << 16;
 
 /// Ordinary descriptors that a server needs beside its connections: listeners, rings, event descriptors, the files
 /// of the store, HTTP.
@@ -25,8 +22,8 @@ pub const BACKLOG_MAX: u64 = 65_535;
 /// finds a free port at once.
 pub const TUPLES_PER_ADDRESS_MAX: u64 = 19_000;
 
-/// Oldest kernel whose io_uring the `uring` driver can use (`IORING_SETUP_DEFER_TASKRUN` came with 6.1).
-pub const KERNEL_URING: (u32, u32) = (6, 1);
+/// Oldest kernel whose io_uring the `uring` driver can use (socket options on direct descriptors came with 6.7).
+pub const KERNEL_URING: (u32, u32) = (6, 7);
 
 /// First kernel on which one `io_uring_enter` reaps a whole batch (`min_wait_usec` came with 6.12).
 pub const KERNEL_URING_BATCH: (u32, u32) = (6, 12);
@@ -80,14 +77,18 @@ pub struct Rings {
     pub total: u64,
 }
 
-/// How many rings hold `connections` under this RLIMIT_NOFILE; each ring is filled to [`TABLE_FILL_PERCENT`].
+/// How many rings hold `connections` under this RLIMIT_NOFILE; they are filled one after the other, to the last slot.
 #[must_use]
 pub const fn rings(connections: u64, nofile: u64, shards: u64) -> Rings {
     let shards = if shards == 0 { 1 } else { shards };
-    let slots_per_ring = if nofile < TABLE_SLOTS_MAX { nofile } else { TABLE_SLOTS_MAX };
-    let usable = slots_per_ring.saturating_mul(TABLE_FILL_PERCENT) / 100;
-    let usable = if usable == 0 { 1 } else { usable };
-    let needed = connections.div_ceil(shards).div_ceil(usable);
+    let slots_per_ring = if nofile == 0 {
+        1
+    } else if nofile < TABLE_SLOTS_MAX {
+        nofile
+    } else {
+        TABLE_SLOTS_MAX
+    };
+    let needed = connections.div_ceil(shards).div_ceil(slots_per_ring);
     let per_shard = if needed == 0 { 1 } else { needed };
     Rings { slots_per_ring, per_shard, total: per_shard.saturating_mul(shards) }
 }
@@ -186,14 +187,14 @@ mod tests {
     use crate::ledger::Waiting;
 
     #[test]
-    fn a_million_under_20_000_descriptors_take_53_rings_on_one_shard() {
-        assert_eq!(rings(1_000_000, 20_000, 1), Rings { slots_per_ring: 20_000, per_shard: 53, total: 53 });
-        assert_eq!(rings(1_000_000, 20_000, 2), Rings { slots_per_ring: 20_000, per_shard: 27, total: 54 });
+    fn a_million_under_20_000_descriptors_take_50_rings() {
+        assert_eq!(rings(1_000_000, 20_000, 1), Rings { slots_per_ring: 20_000, per_shard: 50, total: 50 });
+        assert_eq!(rings(1_000_000, 20_000, 2), Rings { slots_per_ring: 20_000, per_shard: 25, total: 50 });
     }
 
     #[test]
-    fn a_large_limit_gives_one_ring_per_shard() {
-        assert_eq!(rings(1_000_000, 2_000_000, 2), Rings { slots_per_ring: 1 << 20, per_shard: 1, total: 2 });
+    fn a_large_limit_gives_tables_as_large_as_the_driver_makes_them() {
+        assert_eq!(rings(1_000_000, 2_000_000, 2), Rings { slots_per_ring: 65_536, per_shard: 8, total: 16 });
         assert_eq!(rings(1_000_000, u64::MAX, 64).total, 64);
     }
 
@@ -203,10 +204,10 @@ mod tests {
             for nofile in [1, 256, 1_024, 20_000, 1 << 20, u64::MAX] {
                 for shards in [1, 2, 7, 64] {
                     let rings = rings(connections, nofile, shards);
-                    let usable = (rings.slots_per_ring * TABLE_FILL_PERCENT / 100).max(1);
+                    let slots = rings.total * rings.slots_per_ring;
                     assert!(
-                        rings.total * usable >= connections,
-                        "{connections} connections, nofile {nofile}, {shards} shards: {rings:?}"
+                        slots >= connections,
+                        "{connections}, nofile {nofile}, {shards} shards: {rings:?}"
                     );
                 }
             }

@@ -123,12 +123,12 @@ mod tests {
     #[test]
     fn a_million_on_two_processors_under_20_000_descriptors() {
         let plan = plan(Wish { connections: 1_000_000, nofile: 20_000, shards: 2 });
-        assert_eq!(plan.rings.total, 54);
+        assert_eq!(plan.rings.total, 50);
         assert_eq!(plan.client_addresses, 53);
         assert_eq!(plan.uring_memory.kernel_bytes, 4_179_000_000);
         assert!(plan.epoll_memory.kernel_bytes < plan.uring_memory.kernel_bytes);
         let text = plan.render();
-        for part in ["1,000,000 connections on 2 shards", "54  of 20,000 slots, 27 per shard", "2,520"] {
+        for part in ["1,000,000 connections on 2 shards", "50  of 20,000 slots, 25 per shard", "2,520"] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
     }

@@ -83,12 +83,10 @@ pub enum UringProbe {
     NotTried,
     /// A ring was made and closed again.
     Works,
-    /// The kernel refused.
+    /// The driver cannot run here.
     Refused {
-        /// Which step: a system call, or a flag.
-        step: String,
-        /// The error number.
-        errno: i32,
+        /// What the driver says about it.
+        reason: String,
     },
 }
 

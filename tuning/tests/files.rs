@@ -83,7 +83,7 @@ fn the_servers_sysctls_satisfy_the_doctor_for_a_million() {
     let mut probe = machine(&settings);
     assert_nothing_is_missing(Ends::Server, &probe);
     // And with epoll, where every connection has a descriptor: nothing but the driver itself is left to say.
-    probe.uring = UringProbe::Refused { step: "io_uring_setup".to_owned(), errno: 38 };
+    probe.uring = UringProbe::Refused { reason: "ENOSYS".to_owned() };
     let report = doctor::examine(MILLION, &probe);
     let missing = report.findings.iter().filter(|finding| finding.severity > Severity::Ok);
     assert_eq!(missing.map(|finding| finding.name).collect::<Vec<_>>(), ["io_uring"]);
@@ -119,7 +119,7 @@ fn a_value_that_is_too_small_would_be_noticed() {
         let mut probe = machine(&spoiled);
         if key == "fs.nr_open" {
             // It matters where every connection has a descriptor.
-            probe.uring = UringProbe::Refused { step: "io_uring_setup".to_owned(), errno: 38 };
+            probe.uring = UringProbe::Refused { reason: "ENOSYS".to_owned() };
         }
         let report = doctor::examine(MILLION, &probe);
         let severity = report.finding(key).map(|finding| finding.severity);

@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use clap::Args;
 use holdfast_tuning::doctor::{self, Colour};
 use holdfast_tuning::plan::{self, Wish};
+use holdfast_tuning::probe::UringProbe;
 use serde::Serialize;
 
 use super::{Exit, Failure, print};
@@ -38,7 +39,13 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn run_doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
-    let report = doctor::examine(args.connections, &doctor::probe());
+    let mut here = doctor::probe();
+    // The arithmetic stands below the driver and cannot make a ring to see.
+    here.uring = match holdfast_reactor::uring::probe() {
+        Ok(_) => UringProbe::Works,
+        Err(error) => UringProbe::Refused { reason: error.to_string() },
+    };
+    let report = doctor::examine(args.connections, &here);
     let colour = if std::io::stdout().is_terminal() { Colour::Always } else { Colour::Never };
     print(&if args.json { as_json(&report) } else { report.render(colour) })?;
     Ok(if report.exit_code() == 0 { Exit::Ok } else { Exit::Failed })

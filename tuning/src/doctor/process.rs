@@ -56,27 +56,24 @@ fn nofile(ask: &Ask, probe: &Probe) -> Finding {
 
 /// Tables do not add up, so any number of connections fits under any limit; many rings are only a little dearer.
 fn rings(ask: &Ask, probe: &Probe) -> Finding {
-    let shards = probe.processors.max(1);
-    let slots = ask.connections.div_ceil(shards).saturating_mul(100).div_ceil(demand::TABLE_FILL_PERCENT);
-    let one_each = ask.rings <= shards;
-    let why = format!(
-        "RLIMIT_NOFILE caps each ring's file table, not their sum: {} rings are filled one after the other. \
-         One ring per shard is 20 to 100 % cheaper per message at low load.",
-        units::count(ask.rings)
-    );
-    let in_reach = slots <= demand::TABLE_SLOTS_MAX;
+    let best = demand::rings(ask.connections, u64::MAX, probe.processors);
+    let enough = ask.rings <= best.total;
+    let slots = best.slots_per_ring;
+    let raise = probe.nr_open.is_some_and(|most| most < slots);
+    let first = if raise { format!("sysctl -w fs.nr_open={slots} && ") } else { String::new() };
     Finding {
         name: "rings",
-        severity: if one_each { Severity::Ok } else { Severity::Note },
+        severity: if enough { Severity::Ok } else { Severity::Note },
         present: Quantity::Count(ask.rings),
-        needed: Quantity::Count(shards),
-        unit: "at best (one per shard)",
-        why,
-        fix: (!one_each && in_reach).then(|| {
-            let raise = probe.nr_open.is_some_and(|most| most < slots);
-            let first = if raise { format!("sysctl -w fs.nr_open={slots} && ") } else { String::new() };
-            format!("{first}prlimit --pid $$ --nofile={slots}:{slots}")
-        }),
+        needed: Quantity::Count(best.total),
+        unit: "at best",
+        why: format!(
+            "RLIMIT_NOFILE caps each ring's file table, not their sum: {} rings are filled one after the other. \
+             With tables of {} slots there would be fewer, which cost less per message at low load.",
+            units::count(ask.rings),
+            units::count(slots),
+        ),
+        fix: (!enough).then(|| format!("{first}prlimit --pid $$ --nofile={slots}:{slots}")),
     }
 }
 

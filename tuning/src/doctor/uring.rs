@@ -4,19 +4,15 @@ use super::{Finding, Probe, Quantity, Severity, sysctl};
 use crate::demand;
 use crate::probe::UringProbe;
 
-const EPERM: i32 = 1;
-const ENOMEM: i32 = 12;
-const EINVAL: i32 = 22;
-const ENOSYS: i32 = 38;
 const SECCOMP_FILTER: u32 = 2;
 
 /// True and a finding when the `uring` driver will run.
 pub(super) fn examine(probe: &Probe) -> (bool, Finding) {
     match &probe.uring {
         UringProbe::Works => (true, works(probe)),
-        UringProbe::Refused { step, errno } => {
-            let (why, fix) = explain(probe, step, *errno);
-            (false, blocked(probe, format!("errno {errno} from {step}"), why, fix))
+        UringProbe::Refused { reason } => {
+            let reason = format!("{}.", reason.trim_end_matches('.'));
+            (false, blocked(probe, "refused".into(), reason, likely_cure(probe)))
         }
         UringProbe::NotTried => match forbidden(probe) {
             Some((what, why, fix)) => (false, blocked(probe, what, why, fix)),
@@ -79,15 +75,13 @@ fn forbidden(probe: &Probe) -> Option<(String, String, Option<String>)> {
     if let Some(kernel) = probe.kernel
         && kernel < demand::KERNEL_URING
     {
-        return Some(("too old".into(), old_kernel(), None));
+        let (major, minor) = demand::KERNEL_URING;
+        let why =
+            format!("The uring driver needs Linux {major}.{minor} (socket options on direct descriptors).");
+        return Some(("too old".into(), why, None));
     }
     let (why, fix) = disabled(probe)?;
     Some(("disabled".into(), why, fix))
-}
-
-fn old_kernel() -> String {
-    let (major, minor) = demand::KERNEL_URING;
-    format!("The uring driver needs Linux {major}.{minor} (deferred task work, direct accept).")
 }
 
 fn disabled(probe: &Probe) -> Option<(String, Option<String>)> {
@@ -102,30 +96,22 @@ fn disabled(probe: &Probe) -> Option<(String, Option<String>)> {
     Some((why.into(), sysctl("kernel.io_uring_disabled", 0)))
 }
 
-/// The likeliest reason for a refusal.
-fn explain(probe: &Probe, step: &str, errno: i32) -> (String, Option<String>) {
-    if matches!(errno, EPERM | ENOSYS) {
-        if let Some(disabled) = disabled(probe) {
-            return disabled;
-        }
-        if probe.seccomp_mode == Some(SECCOMP_FILTER) {
-            return (
-                "A seccomp filter forbids it, as the default ones of Docker and containerd do.".into(),
-                Some("docker run --security-opt seccomp=tuning/seccomp/holdfast.json …".into()),
-            );
-        }
+/// The command against the likeliest reason for a refusal.
+fn likely_cure(probe: &Probe) -> Option<String> {
+    if probe.kernel.is_some_and(|kernel| kernel < demand::KERNEL_URING) {
+        return None;
     }
-    match errno {
-        ENOSYS => ("This kernel was built without io_uring.".into(), None),
-        ENOMEM => {
-            let bytes = demand::memlock_bytes(64);
-            (
-                "Rings are charged to RLIMIT_MEMLOCK and it is used up.".into(),
-                Some(format!("prlimit --pid $$ --memlock={bytes}:{bytes}")),
-            )
-        }
-        EINVAL => (old_kernel(), None),
-        EPERM => ("A security module (SELinux, AppArmor, Landlock) forbids it.".into(), None),
-        _ => (format!("The kernel refused {step} with error {errno}."), None),
+    if let Some((_, fix)) = disabled(probe) {
+        return fix;
     }
+    if probe.seccomp_mode == Some(SECCOMP_FILTER) {
+        return Some("docker run --security-opt seccomp=tuning/seccomp/holdfast.json …".into());
+    }
+    let one_ring = demand::memlock_bytes(1);
+    let is_charged = probe.kernel.is_none_or(|kernel| kernel >= demand::KERNEL_RINGS_LOCKED);
+    if is_charged && !probe.may_lock_memory && probe.memlock.reachable() < one_ring {
+        let bytes = demand::memlock_bytes(64);
+        return Some(format!("prlimit --pid $$ --memlock={bytes}:{bytes}"));
+    }
+    None
 }
