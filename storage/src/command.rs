@@ -75,6 +75,8 @@ pub enum Command {
         target: u16,
         /// The last applied position.
         position: u64,
+        /// The target wants everything after it (once more): it has just started, or has noticed a hole.
+        again: bool,
     },
     /// Finish what is in the queue, make it durable, and stop.
     Stop,
@@ -99,16 +101,17 @@ pub struct SendMessage {
     pub body: Bytes,
 }
 
-/// One position of a source database's fan-out log, as far as one target database is concerned.
+/// Positions of a source database's fan-out log for one target database, one after the other; `worker` has the protocol.
 #[derive(Debug)]
 pub struct FanOut {
     /// The database whose log it is.
     pub source: u16,
-    /// The position; the target applies only what is greater than the last one it applied from this source.
+    /// The last position that this is about.
     pub position: u64,
-    /// The position before it that concerned this target: the target applies this one only when it has applied that.
+    /// The position before the first one: the target applies this only when that is the last one it has applied.
     pub previous: u64,
-    /// For whom, and what: a protobuf-encoded `holdfast.v1.Entry`.
+    /// For whom, and what: the stored value of the message (checksum and `holdfast.v1.Entry`), so that the target stores
+    /// the very same bytes.
     pub entries: Vec<(UserId, Bytes)>,
 }
 
@@ -215,7 +218,7 @@ pub enum Refusal {
     TooManyDevices,
     /// A durable write failed; nothing was promised. The store takes no more writes.
     StorageFailed,
-    /// The disk is full.
+    /// The disk is full, or the log of what a member's database has still to apply is.
     StorageFull,
     /// The worker does not own the slice (any more): route again.
     WrongEpoch,

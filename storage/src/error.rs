@@ -20,10 +20,12 @@ pub enum StorageError {
         most: u64,
     },
     /// Another process has the directory open.
-    #[error("the store in {path} is in use by another process (it holds the lock file {path}/LOCK); stop that one first")]
+    #[error("the store in {path} is in use by another process (id {process}); stop that one first")]
     InUse {
         /// The store's directory.
         path: PathBuf,
+        /// What the lock file says about the process.
+        process: String,
     },
     /// A newer version of Holdfast made the directory.
     #[error(
@@ -46,7 +48,9 @@ pub enum StorageError {
         what: String,
     },
     /// A database that the directory's description names is not there.
-    #[error("the store in {path} was made with {databases} databases, but {missing} is not there; restore it from a backup")]
+    #[error(
+        "the store in {path} was made with {databases} databases, but {missing} is not there; restore it from a backup"
+    )]
     MissingDatabase {
         /// The store's directory.
         path: PathBuf,
@@ -62,7 +66,9 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// Not one deliverer per worker.
-    #[error("the store has {databases} databases, so it needs {databases} deliverers, one per worker; it was given {given}")]
+    #[error(
+        "the store has {databases} databases, so it needs {databases} deliverers, one per worker; it was given {given}"
+    )]
     Deliverers {
         /// How many workers there are.
         databases: u16,

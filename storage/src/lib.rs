@@ -4,14 +4,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod command;
+mod directory;
 pub mod engine;
+mod entry;
 mod error;
+mod heads;
+mod layout;
 mod options;
+mod sessions;
 mod stats;
+pub mod worker;
 mod workers;
 
 pub use error::StorageError;
 pub use options::{Clock, Limits, Options};
 pub use stats::{BUCKETS_US, Durations, Stats, WorkerStats};
-pub use workers::{Readiness, ReadyHandle, Running, Workers};
+pub use workers::{Readiness, ReadyHandle, Running, StatsHandle, Workers};

@@ -110,8 +110,21 @@ macro_rules! counters {
 }
 
 counters!(
-    turns, commands, commits, failed_commits, messages, duplicates, refused, entries, events, pages, gaps, sessions,
-    waiting_answers, fan_out_backlog, engine_bytes,
+    turns,
+    commands,
+    commits,
+    failed_commits,
+    messages,
+    duplicates,
+    refused,
+    entries,
+    events,
+    pages,
+    gaps,
+    sessions,
+    waiting_answers,
+    fan_out_backlog,
+    engine_bytes,
 );
 
 /// A number that one thread writes and any may read.
@@ -119,9 +132,12 @@ counters!(
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(crate) fn add(&self, more: u64) {
+    /// Returns what it was before.
+    pub(crate) fn add(&self, more: u64) -> u64 {
         // One writer: a plain load and store, no locked instruction.
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(before.wrapping_add(more), Ordering::Relaxed);
+        before
     }
 
     pub(crate) fn set(&self, value: u64) {

@@ -1,0 +1,513 @@
+//! Looks at a store that nobody has open: is everything there that was promised?
+//!
+//! Every value is read once and its checksum compared; `seq` and `rev` must be dense; each message must have its dedupe
+//! record; each inbox must be in the order of its conversations; intents must be applied, or wait in a log without
+//! holes. That *each* message is in *each* member's inbox *exactly once* is compared by sums: both sides add a 128-bit
+//! hash of (user, conversation, seq, bytes) per entry, per slice of users, so that a database of any size is checked in
+//! the memory of one user's conversations.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserId};
+use holdfast_router::{Assignment, Key as RouteKey, SLICES, SliceId};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::directory::{Directory, Missing};
+use crate::engine::fjall::{Config, Fjall, TableSize};
+use crate::engine::{Store, StoreError, Table, Visit};
+use crate::entry::MessageEntry;
+use crate::error::StorageError;
+use crate::layout::{self, Intent, Known, RING};
+
+/// Problems that are kept in full; more are counted.
+const MOST_PROBLEMS: usize = 100;
+/// Memory for reading: nobody else needs it then.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Something that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// In which database, if it is in one.
+    pub database: Option<u16>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.database {
+            Some(database) => write!(f, "db-{database:02}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Databases that were read.
+    pub databases: u16,
+    /// Messages.
+    pub messages: u64,
+    /// Conversations with messages.
+    pub conversations: u64,
+    /// Entries of inboxes.
+    pub entries: u64,
+    /// Users with entries.
+    pub users: u64,
+    /// Device cursors.
+    pub cursors: u64,
+    /// Intents that are recorded and not applied yet: they are when the store is started.
+    pub waiting_intents: u64,
+    /// The first problems.
+    pub problems: Vec<Problem>,
+    /// How many problems there are.
+    pub problem_count: u64,
+}
+
+impl Report {
+    /// True when everything is as it must be.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problem_count == 0
+    }
+}
+
+/// Reads a whole store and says what is wrong with it.
+///
+/// # Errors
+/// When it cannot be opened: not there, in use, or not readable at all.
+pub fn check(directory: &Path) -> Result<Report, StorageError> {
+    let directory = Directory::open(directory, Missing::Refuse)?;
+    let mut checker = Checker::new(Arc::new(directory.assignment().clone()), directory.databases());
+    for number in 0..directory.databases() {
+        let failed =
+            |source| StorageError::Database { database: number, path: directory.path().into(), source };
+        let store = open(&directory, number).map_err(failed)?;
+        checker.database(number, &store).map_err(failed)?;
+    }
+    Ok(checker.report())
+}
+
+/// What a database holds, roughly and quickly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseSize {
+    /// Which.
+    pub database: u16,
+    /// Its tables, in the order of [`Table::ALL`].
+    pub tables: Vec<TableSize>,
+    /// Its journals.
+    pub journal_bytes: u64,
+}
+
+/// How large a store is, without reading it.
+///
+/// # Errors
+/// When it cannot be opened: not there, in use, or not readable at all.
+pub fn sizes(directory: &Path) -> Result<Vec<DatabaseSize>, StorageError> {
+    let directory = Directory::open(directory, Missing::Refuse)?;
+    let mut sizes = Vec::new();
+    for database in 0..directory.databases() {
+        let failed = |source| StorageError::Database { database, path: directory.path().into(), source };
+        let store = open(&directory, database).map_err(failed)?;
+        let (tables, journal_bytes) = store.sizes().map_err(failed)?;
+        sizes.push(DatabaseSize { database, tables, journal_bytes });
+    }
+    Ok(sizes)
+}
+
+fn open(directory: &Directory, database: u16) -> Result<Fjall, StoreError> {
+    Fjall::open(Config { path: directory.database(database), cache_bytes: CACHE_BYTES, reserve_bytes: 0 })
+}
+
+/// Order-independent sum of what is in the inboxes of one slice's users.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    count: u64,
+    hash: u128,
+}
+
+impl Sum {
+    fn add(&mut self, user: UserId, entry: &MessageEntry<'_>, bytes: &[u8]) {
+        let mut key = [0; 36];
+        key[..8].copy_from_slice(&user.0.to_le_bytes());
+        key[8..24].copy_from_slice(&entry.conversation.0.to_le_bytes());
+        key[24..32].copy_from_slice(&entry.seq.0.to_le_bytes());
+        key[32..].copy_from_slice(&crc32c::crc32c(bytes).to_le_bytes());
+        self.count += 1;
+        self.hash = self.hash.wrapping_add(xxh3_128(&key));
+    }
+}
+
+/// Checks the databases of one store, one after the other, on whatever engine.
+#[derive(Debug)]
+pub struct Checker {
+    assignment: Arc<Assignment>,
+    databases: u16,
+    report: Report,
+    /// What the messages say that the inboxes must hold, per slice of users.
+    promised: Vec<Sum>,
+    /// What the inboxes hold, and what waits in the logs for them.
+    kept: Vec<Sum>,
+    /// (source, target) → what the target has applied.
+    applied: BTreeMap<(u16, u16), u64>,
+    /// (source, target) → the source's log, positions ascending; the messages as they will be in the inbox.
+    logs: BTreeMap<(u16, u16), Vec<(u64, Vec<(Intent, Bytes)>)>>,
+}
+
+impl Checker {
+    /// A check of a store with so many databases.
+    #[must_use]
+    pub fn new(assignment: Arc<Assignment>, databases: u16) -> Self {
+        Self {
+            assignment,
+            databases,
+            report: Report { databases, ..Report::default() },
+            promised: vec![Sum::default(); usize::from(SLICES)],
+            kept: vec![Sum::default(); usize::from(SLICES)],
+            applied: BTreeMap::new(),
+            logs: BTreeMap::new(),
+        }
+    }
+
+    fn problem(&mut self, database: Option<u16>, what: String) {
+        self.report.problem_count += 1;
+        if self.report.problems.len() < MOST_PROBLEMS {
+            self.report.problems.push(Problem { database, what });
+        }
+    }
+
+    /// Reads one database.
+    ///
+    /// # Errors
+    /// When it cannot be read at all; what can be read and is wrong becomes a problem.
+    pub fn database(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        let newest = self.messages(number, store)?;
+        self.dedupe(number, store)?;
+        self.inboxes(number, store)?;
+        self.cursors(number, store)?;
+        self.state(number, store, newest)?;
+        self.fan_out(number, store)
+    }
+
+    fn messages(&mut self, number: u16, store: &impl Store) -> Result<MessageId, StoreError> {
+        let mut conversation = None;
+        let mut last = Seq(0);
+        let mut last_id = MessageId(0);
+        let mut newest = MessageId(0);
+        // Looked up after the scan has let go of the table, in bounded bites.
+        let mut from = vec![0u8; 24];
+        loop {
+            let mut found = Vec::new();
+            store.scan(Table::Messages, &from, &[0xff; 24], &mut |key, value| {
+                found.push((key.to_vec(), value));
+                if found.len() == 1_000 { Visit::Enough } else { Visit::More }
+            })?;
+            for (key, value) in &found {
+                let (at, seq) = match split_message_key(key) {
+                    Some(split) => split,
+                    None => {
+                        self.problem(Some(number), format!("messages has a key of {} bytes", key.len()));
+                        continue;
+                    }
+                };
+                if conversation != Some(at) {
+                    conversation = Some(at);
+                    last = Seq(0);
+                    last_id = MessageId(0);
+                    self.report.conversations += 1;
+                    if self.assignment.owner(RouteKey::Conversation(at).slice()).0 != number {
+                        self.problem(
+                            Some(number),
+                            format!("conversation {at} belongs into another database"),
+                        );
+                    }
+                }
+                if seq != last.next() {
+                    self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
+                }
+                last = seq;
+                self.report.messages += 1;
+                let sealed = match layout::open(Table::Messages, key, value) {
+                    Ok(sealed) => sealed,
+                    Err(error) => {
+                        self.problem(Some(number), error.to_string());
+                        continue;
+                    }
+                };
+                let Some(entry) = MessageEntry::decode(&sealed) else {
+                    self.problem(Some(number), format!("message {seq} of {at} is no entry"));
+                    continue;
+                };
+                if (entry.conversation, entry.seq) != (at, seq) {
+                    let (says, which) = (entry.conversation, entry.seq);
+                    self.problem(
+                        Some(number),
+                        format!("message {seq} of {at} says that it is {which} of {says}"),
+                    );
+                }
+                if entry.message_id <= last_id {
+                    self.problem(
+                        Some(number),
+                        format!("message {seq} of {at} has an id not above the one before"),
+                    );
+                }
+                last_id = entry.message_id;
+                newest = newest.max(last_id);
+                self.has_dedupe(number, store, &entry)?;
+                for user in members(at) {
+                    let slice = RouteKey::User(user).slice();
+                    self.promised[usize::from(slice.0)].add(user, &entry, &sealed);
+                }
+            }
+            match found.pop() {
+                Some((key, _)) if found.len() == 999 => {
+                    from = key;
+                    from.push(0);
+                }
+                _ => return Ok(newest),
+            }
+        }
+    }
+
+    fn has_dedupe(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        entry: &MessageEntry<'_>,
+    ) -> Result<(), StoreError> {
+        let device = DeviceId::from_name(&String::from_utf8_lossy(entry.device));
+        let fingerprint = layout::fingerprint(entry.sender, device, entry.client_id);
+        let key = layout::dedupe_key(entry.conversation, &fingerprint);
+        let known = match store.get(Table::Dedupe, &key)? {
+            Some(value) => Known::open(&key, &value).ok(),
+            None => None,
+        };
+        if known != Some(Known { message_id: entry.message_id, seq: entry.seq }) {
+            let (seq, at) = (entry.seq, entry.conversation);
+            self.problem(Some(number), format!("message {seq} of {at} is not known by its client id"));
+        }
+        Ok(())
+    }
+
+    fn dedupe(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        let mut count = 0u64;
+        let mut wrong = 0u64;
+        store.scan(Table::Dedupe, &[0; 32], &[0xff; 32], &mut |key, value| {
+            count += 1;
+            wrong += u64::from(Known::open(key, &value).is_err());
+            Visit::More
+        })?;
+        if wrong > 0 {
+            self.problem(Some(number), format!("{wrong} dedupe records are damaged"));
+        }
+        let mut messages = 0u64;
+        store.scan(Table::Messages, &[0; 24], &[0xff; 24], &mut |_, _| {
+            messages += 1;
+            Visit::More
+        })?;
+        if count != messages {
+            self.problem(Some(number), format!("{messages} messages, but {count} dedupe records"));
+        }
+        Ok(())
+    }
+
+    fn inboxes(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        let mut user = UserId(0);
+        let mut last = Rev(0);
+        let mut seqs: HashMap<ConversationId, Seq> = HashMap::new();
+        store.scan(Table::Inbox, &[0; 16], &[0xff; 16], &mut |key, value| {
+            let Some((at, rev)) = split_pair(key) else {
+                self.problem(Some(number), format!("inbox has a key of {} bytes", key.len()));
+                return Visit::More;
+            };
+            let (at, rev) = (UserId(at), Rev(rev));
+            if at != user {
+                user = at;
+                last = Rev(0);
+                seqs.clear();
+                self.report.users += 1;
+                if self.assignment.owner(RouteKey::User(at).slice()).0 != number {
+                    self.problem(
+                        Some(number),
+                        format!("the inbox of user {at} belongs into another database"),
+                    );
+                }
+            }
+            if rev != last.next() {
+                self.problem(Some(number), format!("the inbox of user {at} has rev {rev} after {last}"));
+            }
+            last = rev;
+            self.report.entries += 1;
+            let sealed = match layout::open(Table::Inbox, key, &value) {
+                Ok(sealed) => sealed,
+                Err(error) => {
+                    self.problem(Some(number), error.to_string());
+                    return Visit::More;
+                }
+            };
+            let Some(entry) = MessageEntry::decode(&sealed) else {
+                self.problem(Some(number), format!("entry {rev} of user {at} is no entry"));
+                return Visit::More;
+            };
+            let before = seqs.insert(entry.conversation, entry.seq).unwrap_or_default();
+            if entry.seq != before.next() {
+                let (conversation, seq) = (entry.conversation, entry.seq);
+                let what = format!("entry {rev} of user {at} is {seq} of {conversation} after {before}");
+                self.problem(Some(number), what);
+            }
+            let slice = RouteKey::User(at).slice();
+            self.kept[usize::from(slice.0)].add(at, &entry, &sealed);
+            Visit::More
+        })
+    }
+
+    fn cursors(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        let mut found = Vec::new();
+        store.scan(Table::Cursors, &[0; 16], &[0xff; 16], &mut |key, value| {
+            found.push((key.to_vec(), layout::open_numbers::<2>(Table::Cursors, key, &value)));
+            Visit::More
+        })?;
+        for (key, value) in found {
+            self.report.cursors += 1;
+            match (split_pair(&key), value) {
+                (Some((user, device)), Ok([rev, _])) => {
+                    let (user, device) = (UserId(user), DeviceId(device));
+                    let (from, to) =
+                        (layout::inbox_key(user, Rev(1)), layout::inbox_key(user, Rev(u64::MAX)));
+                    let head = match store.last(Table::Inbox, &from, &to)? {
+                        Some((key, _)) => layout::key_number(Table::Inbox, &key)?,
+                        None => 0,
+                    };
+                    if rev > head {
+                        let what =
+                            format!("device {device} of user {user} has confirmed {rev}, the head is {head}");
+                        self.problem(Some(number), what);
+                    }
+                }
+                (_, Err(error)) => self.problem(Some(number), error.to_string()),
+                (None, _) => self.problem(Some(number), format!("cursors has a key of {} bytes", key.len())),
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, number: u16, store: &impl Store, newest: MessageId) -> Result<(), StoreError> {
+        let key = layout::last_id_key();
+        let last = match store.get(Table::State, &key)? {
+            Some(value) => layout::open_numbers::<1>(Table::State, &key, &value)?[0],
+            None => 0,
+        };
+        if newest.0 > last {
+            self.problem(Some(number), format!("the last id is {last}, but there is a message {newest}"));
+        }
+        for source in 0..self.databases {
+            self.applied.insert((source, number), crate::worker::read_applied(store, source)?);
+        }
+        Ok(())
+    }
+
+    fn fan_out(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        for target in 0..self.databases {
+            let mut log = Vec::new();
+            let mut damaged = Vec::new();
+            let (from, to) = (layout::fan_out_key(target, 0), layout::fan_out_key(target, RING - 1));
+            store.scan(Table::FanOut, &from, &to, &mut |key, value| {
+                match layout::open_intents(key, &value) {
+                    Ok((position, intents)) => log.push((position, intents)),
+                    Err(error) => damaged.push(error),
+                }
+                Visit::More
+            })?;
+            for error in damaged {
+                self.problem(Some(number), error.to_string());
+            }
+            log.sort_unstable_by_key(|&(position, _)| position);
+            if log.windows(2).any(|pair| pair[0].0 + 1 != pair[1].0) {
+                self.problem(Some(number), format!("the log for database {target} has a hole"));
+            }
+            let mut resolved = Vec::new();
+            for (position, intents) in log {
+                let mut found = Vec::new();
+                for intent in intents {
+                    let key = layout::message_key(intent.conversation, intent.seq);
+                    match store.get(Table::Messages, &key)? {
+                        Some(sealed) => found.push((intent, sealed)),
+                        None => {
+                            let Intent { conversation, seq, .. } = intent;
+                            let what = format!(
+                                "an intent names message {seq} of {conversation}, which is not there"
+                            );
+                            self.problem(Some(number), what);
+                        }
+                    }
+                }
+                resolved.push((position, found));
+            }
+            self.logs.insert((number, target), resolved);
+        }
+        Ok(())
+    }
+
+    /// What was found, once every database has been read.
+    #[must_use]
+    pub fn report(mut self) -> Report {
+        for ((source, target), log) in std::mem::take(&mut self.logs) {
+            let applied = self.applied.get(&(source, target)).copied().unwrap_or_default();
+            let first = log.first().map_or(1, |&(position, _)| position);
+            let head = log.last().map_or(0, |&(position, _)| position);
+            if applied > head || applied + 1 < first {
+                let what = format!(
+                    "database {target} has applied position {applied} of the log of database {source}, which holds {first} to {head}"
+                );
+                self.problem(None, what);
+            }
+            for (position, intents) in log {
+                if position <= applied {
+                    continue;
+                }
+                for (Intent { user, .. }, sealed) in intents {
+                    self.report.waiting_intents += 1;
+                    let bytes = layout::entry_of(&sealed);
+                    if let Some(entry) = MessageEntry::decode(&bytes) {
+                        self.kept[usize::from(RouteKey::User(user).slice().0)].add(user, &entry, &bytes);
+                    }
+                }
+            }
+        }
+        for slice in SliceId::all() {
+            let (promised, kept) = (self.promised[usize::from(slice.0)], self.kept[usize::from(slice.0)]);
+            if promised != kept {
+                let database = self.assignment.owner(slice).0;
+                let what = format!(
+                    "the inboxes of slice {}: the messages promise {} entries, {} are there or under way{}",
+                    slice.0,
+                    promised.count,
+                    kept.count,
+                    if promised.count == kept.count { ", but not the same" } else { "" },
+                );
+                self.problem(Some(database), what);
+            }
+        }
+        self.report
+    }
+}
+
+fn members(conversation: ConversationId) -> impl Iterator<Item = UserId> {
+    conversation.users().map(|(low, high)| [low, high]).into_iter().flatten()
+}
+
+fn split_message_key(key: &[u8]) -> Option<(ConversationId, Seq)> {
+    let (conversation, seq) = key.split_first_chunk::<16>()?;
+    let seq = <[u8; 8]>::try_from(seq).ok()?;
+    Some((ConversationId(u128::from_be_bytes(*conversation)), Seq(u64::from_be_bytes(seq))))
+}
+
+fn split_pair(key: &[u8]) -> Option<(u64, u64)> {
+    let (one, two) = key.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*one), u64::from_be_bytes(<[u8; 8]>::try_from(two).ok()?)))
+}

@@ -1,0 +1,334 @@
+//! The embedded engine: one `fjall` database, an LSM tree per table.
+//!
+//! What `fjall` 3.1 does, as read in its source, because the contracts rest on it:
+//! - `WriteBatch::commit` writes the batch to the journal (start, items, end with an xxh3 checksum and a magic), then
+//!   with `PersistMode::SyncAll` fsyncs it, and only then makes it visible in the write buffers. Any error on the way
+//!   returns before that, so a batch that failed is not visible; it also poisons the database: every later write is
+//!   refused.
+//! - `PersistMode::Buffer` is only `write(2)`. There is no other fsync on the path of a commit; a background thread
+//!   fsyncs the journal once more before it writes a full buffer out as a table file.
+//! - Opening reads the journals again. A batch without its end is cut off. A batch whose checksum is wrong makes
+//!   opening *fail*, although that is what a torn last write looks like when the disk has reordered pages; and a wrong
+//!   tag *anywhere* silently cuts off all that follows. [`journal`] looks first and tells the two apart.
+//! - A commit waits (sleeping in steps of 100 ms) when four full buffers of a table wait to be written.
+//!
+//! Memory: `cache_bytes` of this database are a quarter block cache and three quarters write buffers, of which half are
+//! active and half are being written out. A commit that would exceed them waits until the background has caught up.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fjall::compaction::Leveled;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::{Batch, Key, SYNC_BEFORE_ACK, Store, StoreError, Table, Visit};
+
+mod journal;
+
+/// Open table files per database: the process has few descriptors to spare (`ulimit -n`).
+const CACHED_FILES: usize = 64;
+/// fjall's least: journals above this make it write buffers out early.
+const JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
+/// One flushes, one compacts.
+const BACKGROUND_THREADS: usize = 2;
+/// How long a commit waits for the background, at most.
+const STALL: Duration = Duration::from_secs(2);
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Write buffers and block cache.
+    pub cache_bytes: u64,
+    /// Free disk space below which writes are refused.
+    pub reserve_bytes: u64,
+}
+
+/// How large a table is, roughly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSize {
+    /// Its name.
+    pub table: &'static str,
+    /// Records; those that were written more than once may count more than once.
+    pub records: u64,
+    /// Bytes of its files; what is only in the journal yet does not count.
+    pub disk_bytes: u64,
+}
+
+/// One `fjall` database.
+pub struct Fjall {
+    config: Config,
+    /// `None` only while it is being opened again.
+    open: Option<Open>,
+    state: State,
+}
+
+struct Open {
+    tables: [Keyspace; Table::ALL.len()],
+    database: Database,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Takes writes.
+    Good,
+    /// Too little space is free, but the engine has not noticed.
+    Low,
+    /// The engine ran into the full disk; it must be opened again.
+    Full,
+    /// No more writes.
+    Failed,
+}
+
+impl std::fmt::Debug for Fjall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fjall").field("path", &self.config.path).field("state", &self.state).finish()
+    }
+}
+
+impl Fjall {
+    /// Opens the database, or makes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], or [`StoreError::Journal`] when data that was durable has been damaged.
+    pub fn open(config: Config) -> Result<Self, StoreError> {
+        let open = Open::new(&config)?;
+        Ok(Self { config, open: Some(open), state: State::Good })
+    }
+
+    /// How large the tables are, roughly, and the bytes of the journals.
+    ///
+    /// # Errors
+    /// When the engine cannot tell.
+    pub fn sizes(&self) -> Result<(Vec<TableSize>, u64), StoreError> {
+        let mut sizes = Vec::new();
+        for table in Table::ALL {
+            let keyspace = self.table(table)?;
+            let (records, disk_bytes) = (keyspace.approximate_len() as u64, keyspace.disk_space());
+            sizes.push(TableSize { table: table.name(), records, disk_bytes });
+        }
+        let journals = self.open.as_ref().map_or(Ok(0), |open| open.database.journal_disk_space());
+        let read = |error| StoreError::Read { table: "the journals", cause: explain(&error) };
+        Ok((sizes, journals.map_err(read)?))
+    }
+
+    fn table(&self, table: Table) -> Result<&Keyspace, StoreError> {
+        match &self.open {
+            Some(open) => Ok(&open.tables[table as usize]),
+            None => Err(StoreError::Read { table: table.name(), cause: "the database is closed".to_owned() }),
+        }
+    }
+
+    /// Free bytes on the database's file system. When that cannot be told, there is no reason to refuse anything.
+    fn free_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.config.path)
+            .map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn full(&self) -> StoreError {
+        StoreError::Full { free_bytes: self.free_bytes(), reserve_bytes: self.config.reserve_bytes }
+    }
+
+    fn failed(&mut self, error: &fjall::Error) -> StoreError {
+        if is_full(error) {
+            self.state = State::Full;
+            return self.full();
+        }
+        if matches!(error, fjall::Error::Poisoned)
+            && self.free_bytes() < self.config.reserve_bytes.max(1 << 20)
+        {
+            // The background ran into the full disk. All that was promised is in the journal.
+            self.state = State::Full;
+            return self.full();
+        }
+        self.state = State::Failed;
+        StoreError::Failed { doing: "a durable write", cause: explain(error) }
+    }
+
+    /// Holds a commit back while the write buffers exceed their share.
+    fn wait_for_background(&self, open: &Open) {
+        let most = self.config.cache_bytes / 4 * 3;
+        let started = now();
+        while open.database.write_buffer_size() > most && started.elapsed() < STALL {
+            // The engine has no event for "a buffer has been written out"; it polls itself.
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how long an fsync took is a measurement; no decision depends on it"
+)]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+impl Open {
+    fn new(config: &Config) -> Result<Self, StoreError> {
+        let failed =
+            |error: &fjall::Error| StoreError::Open { path: config.path.clone(), cause: explain(error) };
+        journal::cut_torn_tail(&config.path)?;
+        let database = Database::builder(&config.path)
+            .cache_size(config.cache_bytes / 4)
+            .max_cached_files(Some(CACHED_FILES))
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(BACKGROUND_THREADS)
+            // Nothing is written behind our back: `commit` names the durability of each batch.
+            .manual_journal_persist(true)
+            .open()
+            .map_err(|error| failed(&error))?;
+        let mut tables = Vec::with_capacity(Table::ALL.len());
+        for table in Table::ALL {
+            let keyspace =
+                database.keyspace(table.name(), || keyspace_options(table, config.cache_bytes / 8 * 3));
+            tables.push(keyspace.map_err(|error| failed(&error))?);
+        }
+        let tables = tables.try_into().unwrap_or_else(|_| unreachable!("one keyspace per table was opened"));
+        Ok(Self { tables, database })
+    }
+}
+
+/// `active_bytes`: of the active write buffers of all tables together.
+fn keyspace_options(table: Table, active_bytes: u64) -> KeyspaceCreateOptions {
+    let share = match table {
+        Table::Inbox => 40,
+        Table::Messages => 25,
+        Table::Dedupe => 18,
+        Table::Cursors => 9,
+        Table::FanOut => 5,
+        Table::State => 3,
+    };
+    KeyspaceCreateOptions::default()
+        .max_memtable_size((active_bytes / 100 * share).max(64 * 1024))
+        .manual_journal_persist(true)
+        // Twice the default: half as many rewrites of the first level, and the filters keep point reads cheap.
+        .compaction_strategy(std::sync::Arc::new(Leveled::default().with_l0_threshold(8)))
+}
+
+impl Store for Fjall {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.table(table)?.get(key).map_err(|error| read_failed(table, &error))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), StoreError> {
+        for guard in self.table(table)?.range(from..=to) {
+            let (key, value) = guard.into_inner().map_err(|error| read_failed(table, &error))?;
+            if visit(&key, value.into()) == Visit::Enough {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<(Key, Bytes)>, StoreError> {
+        let Some(guard) = self.table(table)?.range(from..=to).next_back() else { return Ok(None) };
+        let (key, value) = guard.into_inner().map_err(|error| read_failed(table, &error))?;
+        Ok(Some((Key::from_slice(&key), value.into())))
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Duration, StoreError> {
+        match self.state {
+            State::Good => {}
+            State::Low | State::Full => return Err(self.full()),
+            State::Failed => {
+                let cause = "an earlier write has failed".to_owned();
+                return Err(StoreError::Failed { doing: "a durable write", cause });
+            }
+        }
+        if batch.is_empty() {
+            return Ok(Duration::ZERO);
+        }
+        if self.free_bytes() < self.config.reserve_bytes {
+            self.state = State::Low;
+            return Err(self.full());
+        }
+        let Some(open) = &self.open else { return Err(self.full()) };
+        self.wait_for_background(open);
+        let started = now();
+        let mode = if SYNC_BEFORE_ACK { PersistMode::SyncAll } else { PersistMode::Buffer };
+        let mut writes = fjall::OwnedWriteBatch::with_capacity(open.database.clone(), batch.writes().len())
+            .durability(Some(mode));
+        for write in batch.writes() {
+            let table = &open.tables[write.table as usize];
+            match &write.value {
+                Some(value) => writes.insert(table, write.key.as_slice(), value.clone()),
+                None => writes.remove(table, write.key.as_slice()),
+            }
+        }
+        writes.commit().map_err(|error| self.failed(&error))?;
+        Ok(started.elapsed())
+    }
+
+    fn recover(&mut self) -> Result<(), StoreError> {
+        match self.state {
+            State::Good => return Ok(()),
+            State::Failed => {
+                let cause = "an earlier write has failed".to_owned();
+                return Err(StoreError::Failed { doing: "a durable write", cause });
+            }
+            State::Low | State::Full => {}
+        }
+        if self.free_bytes() < self.config.reserve_bytes || !can_write(&self.config.path) {
+            return Err(self.full());
+        }
+        if self.state == State::Full {
+            // The engine is poisoned. All that was promised is in its journal: open it again.
+            // Should that fail, it is tried again; until then there is nothing to read from.
+            self.open = None;
+            self.open = Some(Open::new(&self.config)?);
+        }
+        self.state = State::Good;
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.database.write_buffer_size() + open.database.cache_size())
+    }
+}
+
+/// Writes a megabyte and removes it again: opening a database only to run into the full disk again is dear.
+fn can_write(path: &Path) -> bool {
+    use std::io::Write as _;
+    let probe = path.join("PROBE");
+    let wrote = std::fs::File::create(&probe).and_then(|mut file| {
+        file.write_all(&vec![0; 1 << 20])?;
+        file.sync_all()
+    });
+    std::fs::remove_file(&probe).is_ok() && wrote.is_ok()
+}
+
+fn io_error(error: &fjall::Error) -> Option<&io::Error> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error);
+        }
+        source = error.source();
+    }
+    None
+}
+
+fn is_full(error: &fjall::Error) -> bool {
+    io_error(error).is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    })
+}
+
+fn explain(error: &fjall::Error) -> String {
+    io_error(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn read_failed(table: Table, error: &fjall::Error) -> StoreError {
+    StoreError::Read { table: table.name(), cause: explain(error) }
+}

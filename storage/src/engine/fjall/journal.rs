@@ -1,0 +1,276 @@
+//! Looks at a database's journals before `fjall` does, and tells a torn last write from damage.
+//!
+//! A worker has one batch in flight, so only the last batch can be unsynced when the machine stops. If it is not whole,
+//! nobody was promised anything: it is cut off here, whatever pages of it the disk kept. If an intact batch *follows*
+//! the broken one, then data that was durable has been damaged, and opening must not go on as if it had never been.
+//!
+//! The journal's format (`fjall` 3.1, little-endian; files are preallocated with zeros):
+//! ```text
+//! start  01 | items u32 | seqno u64
+//! item   02 | kind u8 | compression u8 | table u64 | key bytes u16 | value bytes u32 | stored bytes u32 | key | value
+//! clear  04 | table u64                                                  (counts as an item)
+//! end    03 | xxh3 of the items u64 | "FJL" 03
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::super::StoreError;
+
+const TRAILER: [u8; 4] = *b"FJL\x03";
+/// No value that we write is longer: a length above this is not one.
+const MOST_VALUE_BYTES: u32 = 256 * 1024 * 1024;
+
+/// Cuts a torn last batch off the newest journal of the database in `directory`, if there is one.
+pub(super) fn cut_torn_tail(directory: &Path) -> Result<(), StoreError> {
+    let failed =
+        |path: &Path, error: &io::Error| StoreError::Open { path: path.into(), cause: error.to_string() };
+    let journals = journals(directory).map_err(|error| failed(directory, &error))?;
+    let newest = journals.last().cloned();
+    for path in journals {
+        match inspect(&path).map_err(|error| failed(&path, &error))? {
+            Tail::Clean => {}
+            Tail::Torn { position } if Some(&path) == newest.as_ref() => {
+                tracing::info!(journal = %path.display(), position, "cutting off a batch that was never durable");
+                cut(&path, position).map_err(|error| failed(&path, &error))?;
+            }
+            Tail::Torn { position } | Tail::Damaged { position } => {
+                return Err(StoreError::Journal { path, position });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The journals of a database, oldest first.
+fn journals(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut journals = Vec::new();
+    let listing = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing?,
+    };
+    for file in listing {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl")
+            && let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok())
+        {
+            journals.push((number, path));
+        }
+    }
+    journals.sort_unstable();
+    Ok(journals.into_iter().map(|(_, path)| path).collect())
+}
+
+fn cut(path: &Path, position: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(position)?;
+    file.sync_all()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Tail {
+    /// Whole batches, then nothing but zeros.
+    Clean,
+    /// Something follows the last whole batch, and it contains no whole batch.
+    Torn { position: u64 },
+    /// Whole batches follow something that is none.
+    Damaged { position: u64 },
+}
+
+fn inspect(path: &Path) -> io::Result<Tail> {
+    let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
+    let mut position = 0;
+    while let Some(bytes) = batch(&mut file)? {
+        position += bytes;
+    }
+    let mut torn = false;
+    let mut matched = 0;
+    let mut chunk = vec![0; 256 * 1024];
+    let mut at = position;
+    // Every place where a batch may have ended is one where another may begin.
+    let mut candidates = Vec::new();
+    file.seek(SeekFrom::Start(position))?;
+    loop {
+        let read = file.read(&mut chunk)?;
+        if read == 0 {
+            break;
+        }
+        for (index, &byte) in chunk[..read].iter().enumerate() {
+            if byte == 0 && matched == 0 {
+                continue;
+            }
+            torn |= byte != 0;
+            matched = if byte == TRAILER[matched] { matched + 1 } else { usize::from(byte == TRAILER[0]) };
+            if matched == TRAILER.len() {
+                matched = 0;
+                candidates.push(at + index as u64 + 1);
+            }
+        }
+        at += read as u64;
+    }
+    if !torn {
+        return Ok(Tail::Clean);
+    }
+    for candidate in candidates {
+        file.seek(SeekFrom::Start(candidate))?;
+        if batch(&mut file)?.is_some() {
+            return Ok(Tail::Damaged { position });
+        }
+    }
+    Ok(Tail::Torn { position })
+}
+
+/// Reads one whole batch and says how many bytes it has; `None` when what follows is not one.
+fn batch(file: &mut impl Read) -> io::Result<Option<u64>> {
+    let Some(start) = exactly::<13>(file)? else { return Ok(None) };
+    let [0x01, items @ .., _, _, _, _, _, _, _, _] = start else { return Ok(None) };
+    let items = u32::from_le_bytes(items);
+    let mut bytes = 13;
+    let mut hasher = Xxh3::new();
+    let mut payload = Vec::new();
+    for _ in 0..items {
+        let Some(tag) = exactly::<1>(file)? else { return Ok(None) };
+        hasher.update(&tag);
+        match tag {
+            [0x02] => {
+                let Some(head) = exactly::<20>(file)? else { return Ok(None) };
+                let [_, _, _, _, _, _, _, _, _, _, key0, key1, _, _, _, _, stored @ ..] = head;
+                let stored = u32::from_le_bytes(stored);
+                if stored > MOST_VALUE_BYTES {
+                    return Ok(None);
+                }
+                let payload_bytes = u64::from(u16::from_le_bytes([key0, key1])) + u64::from(stored);
+                payload.clear();
+                if file.take(payload_bytes).read_to_end(&mut payload)? as u64 != payload_bytes {
+                    return Ok(None);
+                }
+                hasher.update(&head);
+                hasher.update(&payload);
+                bytes += 21 + payload_bytes;
+            }
+            [0x04] => {
+                let Some(table) = exactly::<8>(file)? else { return Ok(None) };
+                hasher.update(&table);
+                bytes += 9;
+            }
+            _ => return Ok(None),
+        }
+    }
+    let Some(end) = exactly::<13>(file)? else { return Ok(None) };
+    let [0x03, sum @ .., t0, t1, t2, t3] = end else { return Ok(None) };
+    let whole = [t0, t1, t2, t3] == TRAILER && u64::from_le_bytes(sum) == hasher.digest();
+    Ok(whole.then_some(bytes + 13))
+}
+
+/// `None` at the end of the file.
+fn exactly<const BYTES: usize>(file: &mut impl Read) -> io::Result<Option<[u8; BYTES]>> {
+    let mut bytes = [0; BYTES];
+    match file.read_exact(&mut bytes) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Fjall};
+    use super::*;
+    use crate::engine::{Batch, Key, Store as _, Table};
+
+    /// A database with three batches in its journal, and the journal's path, bytes, and where each batch ends.
+    fn three_batches(directory: &Path) -> (PathBuf, Vec<u8>, Vec<u64>) {
+        let mut store = Fjall::open(config(directory)).unwrap();
+        let path = journals(directory).unwrap().pop().unwrap();
+        let mut ends = Vec::new();
+        for number in 0..3u8 {
+            let mut write = Batch::default();
+            for item in 0..20u8 {
+                write.put(Table::Inbox, Key::from_slice(&[number, item]), vec![number + 1; 700].into());
+            }
+            store.commit(&write).unwrap();
+            let mut file = BufReader::new(File::open(&path).unwrap());
+            let mut end = 0;
+            while let Some(bytes) = batch(&mut file).unwrap() {
+                end += bytes;
+            }
+            ends.push(end);
+        }
+        drop(store);
+        let bytes = std::fs::read(&path).unwrap();
+        (path, bytes, ends)
+    }
+
+    fn config(directory: &Path) -> Config {
+        Config { path: directory.into(), cache_bytes: 16 << 20, reserve_bytes: 0 }
+    }
+
+    fn batches_after_reopening(directory: &Path) -> Vec<bool> {
+        let store = Fjall::open(config(directory)).unwrap();
+        (0..3u8)
+            .map(|number| {
+                let there = (0..20u8)
+                    .map(|item| store.get(Table::Inbox, &[number, item]).unwrap().is_some())
+                    .collect::<Vec<_>>();
+                assert!(there.iter().all(|&item| item == there[0]), "a batch is there whole or not at all");
+                there[0]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_torn_last_batch_is_cut_off_however_it_was_torn() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, bytes, ends) = three_batches(directory.path());
+        let (second, third) = (ends[1] as usize, ends[2] as usize);
+        assert!(third - second > 8192, "the batch spans pages");
+        // Cut short at every kind of place, then with a page of zeros inside, then with garbage.
+        let mut torn: Vec<Vec<u8>> = [1, 5, 13, 14, 34, 4096, third - second - 1]
+            .iter()
+            .map(|more| bytes[..second + more].to_vec())
+            .collect();
+        for hole in [0, 13, 4096, 8192, third - second - 13] {
+            let mut holed = bytes.clone();
+            let to = third.min(second + hole + 4096);
+            holed[second + hole..to].fill(0);
+            torn.push(holed);
+        }
+        let mut garbage = bytes.clone();
+        garbage[second + 100] ^= 0x40;
+        torn.push(garbage);
+        for bytes in torn {
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(inspect(&path).unwrap(), Tail::Torn { position: ends[1] });
+            assert_eq!(batches_after_reopening(directory.path()), [true, true, false]);
+        }
+    }
+
+    #[test]
+    fn damage_before_intact_batches_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, bytes, ends) = three_batches(directory.path());
+        for damage in [ends[0] as usize, ends[0] as usize + 200] {
+            let mut damaged = bytes.clone();
+            damaged[damage] ^= 0xff;
+            std::fs::write(&path, &damaged).unwrap();
+            let error = Fjall::open(config(directory.path())).unwrap_err();
+            assert!(
+                matches!(error, StoreError::Journal { position, .. } if position == ends[0]),
+                "opening says where: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_clean_journal_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, bytes, _) = three_batches(directory.path());
+        assert_eq!(inspect(&path).unwrap(), Tail::Clean);
+        cut_torn_tail(directory.path()).unwrap();
+        assert!(std::fs::read(&path).unwrap() == bytes);
+        assert_eq!(batches_after_reopening(directory.path()), [true, true, true]);
+    }
+}

@@ -1,0 +1,291 @@
+//! Bytes on disk. Numbers in keys are big-endian, so that keys sort as their numbers do; numbers in values are
+//! little-endian. Every value begins with its version and a CRC-32C of all that follows the CRC.
+//!
+//! ```text
+//! messages   conversation 16 | seq 8               →  01 | crc 4 | Entry (protobuf, chat.proto)
+//! dedupe     conversation 16 | fingerprint 16      →  01 | crc 4 | message id 8 | seq 8
+//! inbox      user 8 | rev 8                        →  01 | crc 4 | Entry: the very bytes of the message
+//! fan-out    target 2 | position mod 4096 2        →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
+//! cursors    user 8 | device 8                     →  01 | crc 4 | rev 8 | time 8 (ms)
+//! state      'i'                                   →  01 | crc 4 | last message id 8
+//!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
+//! ```
+//!
+//! - **fingerprint**: the first 16 bytes of SHA-256 over (sender, device, client id). Fixed length, and nobody can make
+//!   two client ids meet, which would swallow a message.
+//! - **dedupe records stay as long as their messages.** Their age (from the message id) decides what a resend gets:
+//!   its `accepted` for 7 days, `client_id_expired` from then on. Were they purged, an old resend could not be told from
+//!   a new message and would come twice; anything smaller that still tells them apart (a fingerprint per message) *is*
+//!   this record, about 35 bytes on disk.
+//! - **fan-out** is a ring: a slot is written over 4,096 positions later, which back-pressure ensures is after the
+//!   target has confirmed it. So the log has a limit, and trimming it costs neither deletions nor tombstones.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserId};
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::{Key, StoreError, Table};
+use crate::entry::MessageEntry;
+
+/// Version byte of all values so far.
+pub(crate) const VALUE_VERSION: u8 = 1;
+/// Version and checksum.
+pub(crate) const ENVELOPE_BYTES: usize = 5;
+/// Positions that a fan-out log holds per target.
+pub(crate) const RING: u64 = 4096;
+
+pub(crate) type Fingerprint = [u8; 16];
+
+pub(crate) fn message_key(conversation: ConversationId, seq: Seq) -> Key {
+    let mut key = Key::from_slice(&conversation.0.to_be_bytes());
+    key.extend_from_slice(&seq.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn dedupe_key(conversation: ConversationId, fingerprint: &Fingerprint) -> Key {
+    let mut key = Key::from_slice(&conversation.0.to_be_bytes());
+    key.extend_from_slice(fingerprint);
+    key
+}
+
+pub(crate) fn inbox_key(user: UserId, rev: Rev) -> Key {
+    pair_key(user.0, rev.0)
+}
+
+pub(crate) fn cursor_key(user: UserId, device: DeviceId) -> Key {
+    pair_key(user.0, device.0)
+}
+
+fn pair_key(one: u64, two: u64) -> Key {
+    let mut key = Key::from_slice(&one.to_be_bytes());
+    key.extend_from_slice(&two.to_be_bytes());
+    key
+}
+
+pub(crate) fn fan_out_key(target: u16, position: u64) -> Key {
+    let mut key = Key::from_slice(&target.to_be_bytes());
+    key.extend_from_slice(&((position % RING) as u16).to_be_bytes());
+    key
+}
+
+pub(crate) fn last_id_key() -> Key {
+    Key::from_slice(b"i")
+}
+
+pub(crate) fn applied_key(source: u16) -> Key {
+    let mut key = Key::from_slice(b"a");
+    key.extend_from_slice(&source.to_be_bytes());
+    key
+}
+
+pub(crate) fn fingerprint(sender: UserId, device: DeviceId, client_id: &[u8]) -> Fingerprint {
+    let digest = Sha256::new()
+        .chain_update(sender.0.to_be_bytes())
+        .chain_update(device.0.to_be_bytes())
+        .chain_update(client_id)
+        .finalize();
+    let (first, _) = digest.split_first_chunk().expect("invariant: SHA-256 has 32 bytes");
+    *first
+}
+
+/// Makes a value of a payload that `write` appends; `payload_bytes` is how much that will be.
+pub(crate) fn seal(payload_bytes: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut value = BytesMut::with_capacity(ENVELOPE_BYTES + payload_bytes);
+    value.put_bytes(0, ENVELOPE_BYTES);
+    write(&mut value);
+    sign(&mut value);
+    value.freeze()
+}
+
+/// The value of a message, and of the inbox entries that it becomes.
+pub(crate) fn seal_entry(entry: &MessageEntry<'_>) -> Bytes {
+    let mut value = entry.encode(|entry_bytes| {
+        let mut value = BytesMut::with_capacity(ENVELOPE_BYTES + entry_bytes);
+        value.put_bytes(0, ENVELOPE_BYTES);
+        value
+    });
+    sign(&mut value);
+    value.freeze()
+}
+
+fn sign(value: &mut BytesMut) {
+    let crc = crc32c::crc32c(&value[ENVELOPE_BYTES..]);
+    value[0] = VALUE_VERSION;
+    value[1..ENVELOPE_BYTES].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The payload of a value, checked.
+pub(crate) fn open(table: Table, key: &[u8], value: &Bytes) -> Result<Bytes, StoreError> {
+    let [version, c0, c1, c2, c3, payload @ ..] = value.as_ref() else {
+        return Err(corrupt(table, key, "the value is too short"));
+    };
+    if *version != VALUE_VERSION {
+        return Err(corrupt(table, key, "the value has a version that this program does not know"));
+    }
+    if crc32c::crc32c(payload) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {
+        return Err(corrupt(table, key, "the checksum is wrong"));
+    }
+    Ok(value.slice(ENVELOPE_BYTES..))
+}
+
+/// The entry in a sealed value, unchecked: for values that were made by this process.
+pub(crate) fn entry_of(sealed: &Bytes) -> Bytes {
+    sealed.slice(ENVELOPE_BYTES..)
+}
+
+pub(crate) fn corrupt(table: Table, key: &[u8], what: &'static str) -> StoreError {
+    use std::fmt::Write as _;
+    let mut hex = String::with_capacity(2 * key.len());
+    for byte in key {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    StoreError::Corrupt { table: table.name(), key: hex, what }
+}
+
+/// Little-endian numbers of a value.
+pub(crate) fn seal_numbers<const N: usize>(numbers: [u64; N]) -> Bytes {
+    seal(8 * N, |payload| numbers.iter().for_each(|&number| payload.put_u64_le(number)))
+}
+
+pub(crate) fn open_numbers<const N: usize>(
+    table: Table,
+    key: &[u8],
+    value: &Bytes,
+) -> Result<[u64; N], StoreError> {
+    let payload = open(table, key, value)?;
+    let (chunks, rest) = payload.as_chunks::<8>();
+    match <[[u8; 8]; N]>::try_from(chunks) {
+        Ok(chunks) if rest.is_empty() => Ok(chunks.map(u64::from_le_bytes)),
+        _ => Err(corrupt(table, key, "the value has a wrong length")),
+    }
+}
+
+/// The number in the last 8 bytes of a key.
+pub(crate) fn key_number(table: Table, key: &[u8]) -> Result<u64, StoreError> {
+    match key.split_last_chunk::<8>() {
+        Some((_, number)) => Ok(u64::from_be_bytes(*number)),
+        None => Err(corrupt(table, key, "the key is too short")),
+    }
+}
+
+/// One message for one user, as the fan-out log names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Intent {
+    pub(crate) conversation: ConversationId,
+    pub(crate) seq: Seq,
+    pub(crate) user: UserId,
+}
+
+const INTENT_BYTES: usize = 32;
+
+pub(crate) fn seal_intents(position: u64, intents: &[Intent]) -> Bytes {
+    seal(8 + INTENT_BYTES * intents.len(), |payload| {
+        payload.put_u64_le(position);
+        for intent in intents {
+            payload.put_u128_le(intent.conversation.0);
+            payload.put_u64_le(intent.seq.0);
+            payload.put_u64_le(intent.user.0);
+        }
+    })
+}
+
+pub(crate) fn open_intents(key: &[u8], value: &Bytes) -> Result<(u64, Vec<Intent>), StoreError> {
+    let payload = open(Table::FanOut, key, value)?;
+    let wrong = || corrupt(Table::FanOut, key, "the value has a wrong length");
+    let (position, rest) = payload.split_first_chunk::<8>().ok_or_else(wrong)?;
+    let (intents, rest) = rest.as_chunks::<INTENT_BYTES>();
+    if !rest.is_empty() {
+        return Err(wrong());
+    }
+    let intents = intents.iter().map(|bytes| {
+        let (conversation, rest) = bytes.split_first_chunk::<16>().expect("invariant: 32 bytes");
+        let (seq, user) = rest.split_first_chunk::<8>().expect("invariant: 16 bytes");
+        let user = user.first_chunk::<8>().expect("invariant: 8 bytes");
+        Intent {
+            conversation: ConversationId(u128::from_le_bytes(*conversation)),
+            seq: Seq(u64::from_le_bytes(*seq)),
+            user: UserId(u64::from_le_bytes(*user)),
+        }
+    });
+    Ok((u64::from_le_bytes(*position), intents.collect()))
+}
+
+/// A dedupe record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) message_id: MessageId,
+    pub(crate) seq: Seq,
+}
+
+impl Known {
+    pub(crate) fn seal(self) -> Bytes {
+        seal_numbers([self.message_id.0, self.seq.0])
+    }
+
+    pub(crate) fn open(key: &[u8], value: &Bytes) -> Result<Self, StoreError> {
+        let [message_id, seq] = open_numbers(Table::Dedupe, key, value)?;
+        Ok(Self { message_id: MessageId(message_id), seq: Seq(seq) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_their_numbers() {
+        let revs = [0, 1, 255, 256, 1 << 32, u64::MAX];
+        let keys = revs.map(|rev| inbox_key(UserId(7), Rev(rev)));
+        assert!(keys.is_sorted());
+        assert!(inbox_key(UserId(7), Rev(u64::MAX)) < inbox_key(UserId(8), Rev(0)));
+        for (key, rev) in keys.iter().zip(revs) {
+            assert_eq!(key_number(Table::Inbox, key).unwrap(), rev);
+        }
+    }
+
+    #[test]
+    fn no_key_needs_the_heap() {
+        let conversation = ConversationId(u128::MAX);
+        assert!(!message_key(conversation, Seq(u64::MAX)).spilled());
+        assert!(!dedupe_key(conversation, &[0xff; 16]).spilled());
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed_wherever_it_is() {
+        let value =
+            seal_intents(9, &[Intent { conversation: ConversationId(1), seq: Seq(2), user: UserId(3) }]);
+        assert_eq!(open_intents(b"k", &value).unwrap().0, 9);
+        for at in 0..value.len() {
+            let mut bytes = value.to_vec();
+            bytes[at] ^= 1;
+            assert!(open_intents(b"k", &bytes.into()).is_err(), "byte {at}");
+        }
+        for len in 0..value.len() {
+            assert!(open_intents(b"k", &value.slice(..len)).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_intents_come_back() {
+        let known = Known { message_id: MessageId(1 << 40), seq: Seq(3) };
+        assert_eq!(Known::open(b"k", &known.seal()).unwrap(), known);
+        assert!(open_numbers::<1>(Table::State, b"k", &known.seal()).is_err());
+        let intents: Vec<_> = (0..5)
+            .map(|n| Intent { conversation: ConversationId(n.into()), seq: Seq(n + 1), user: UserId(n + 2) })
+            .collect();
+        assert_eq!(open_intents(b"k", &seal_intents(77, &intents)).unwrap(), (77, intents));
+    }
+
+    #[test]
+    fn fingerprints_tell_sender_device_and_client_id_apart() {
+        let mut all = std::collections::BTreeSet::new();
+        for sender in [1, 2] {
+            for device in [1, 2] {
+                for client_id in [b"a".as_slice(), b"b", b"ab"] {
+                    all.insert(fingerprint(UserId(sender), DeviceId(device), client_id));
+                }
+            }
+        }
+        assert_eq!(all.len(), 12);
+    }
+}

@@ -1,0 +1,336 @@
+//! The log of intents: the source's side ([`Outgoing`], one per target) and the target's ([`Incoming`], one per source).
+//! The protocol stands in the parent module's doc.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use holdfast_protocol::id::UserId;
+
+use super::{Effects, Health, Worker};
+use crate::command::{Command, FanOut};
+use crate::engine::{Batch, Store, StoreError, Table, Visit};
+use crate::layout::{self, Intent, RING};
+
+/// The log for one target.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// The target is this worker: nothing ever goes through the log.
+    local: bool,
+    /// The last durable position.
+    head: u64,
+    /// The last position that the target has confirmed. Not kept on disk: the target knows it, and greets with it.
+    acked: u64,
+    /// The last position that was handed to the target's queue.
+    sent: u64,
+    /// What `acked` must reach before sends are taken.
+    replay: u64,
+    greeted: bool,
+    /// Positions of the `FanOut`s that are on their way.
+    on_the_way: VecDeque<u64>,
+    /// What the present batch adds.
+    intents: Vec<Intent>,
+    entries: Vec<(UserId, Bytes)>,
+    /// The entries of position `head`, if they need not be read back.
+    at_hand: Option<Vec<(UserId, Bytes)>>,
+}
+
+impl Outgoing {
+    pub(super) fn open(store: &impl Store, target: u16, local: bool) -> Result<Self, StoreError> {
+        let mut out = Self {
+            local,
+            head: 0,
+            acked: 0,
+            sent: 0,
+            replay: 0,
+            greeted: local,
+            on_the_way: VecDeque::new(),
+            intents: Vec::new(),
+            entries: Vec::new(),
+            at_hand: None,
+        };
+        out.head = read_log_head(store, target)?;
+        out.replay = out.head;
+        Ok(out)
+    }
+
+    /// The store was opened again: a refused batch may be in it.
+    pub(super) fn reload(&mut self, store: &impl Store, target: u16) -> Result<(), StoreError> {
+        if !self.local {
+            self.head = read_log_head(store, target)?;
+            self.at_hand = None;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_replayed(&self) -> bool {
+        self.greeted && self.acked >= self.replay
+    }
+
+    /// No room for another position until the target confirms.
+    pub(super) fn is_full(&self) -> bool {
+        !self.local && (!self.greeted || self.head - self.acked >= RING)
+    }
+
+    /// Positions that the target has not confirmed.
+    pub(super) fn backlog(&self) -> u64 {
+        self.head - self.acked
+    }
+
+    /// Something could be sent and was not taken.
+    pub(super) fn is_stalled(&self, window: u64) -> bool {
+        self.greeted && self.sent < self.head && (self.on_the_way.len() as u64) < window
+    }
+
+    pub(super) fn intend(&mut self, intent: Intent, sealed: Bytes) {
+        self.entries.push((intent.user, sealed));
+        self.intents.push(intent);
+    }
+
+    pub(super) fn stage_into(&self, target: u16, batch: &mut Batch) {
+        if !self.intents.is_empty() {
+            let position = self.head + 1;
+            let value = layout::seal_intents(position, &self.intents);
+            batch.put(Table::FanOut, layout::fan_out_key(target, position), value);
+        }
+    }
+
+    pub(super) fn commit(&mut self) {
+        if !self.intents.is_empty() {
+            self.head += 1;
+            self.intents.clear();
+            self.at_hand = Some(std::mem::take(&mut self.entries));
+        }
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.intents.clear();
+        self.entries.clear();
+    }
+
+    /// The entries from `first` on, and the last position that they are of.
+    fn read_back(
+        &mut self,
+        store: &impl Store,
+        target: u16,
+        most_bytes: usize,
+    ) -> Result<(u64, Vec<(UserId, Bytes)>), StoreError> {
+        let first = self.sent + 1;
+        if first == self.head
+            && let Some(entries) = self.at_hand.take()
+        {
+            return Ok((first, entries));
+        }
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut position = self.sent;
+        while position < self.head && bytes < most_bytes {
+            position += 1;
+            for intent in read_intents(store, target, position)? {
+                let key = layout::message_key(intent.conversation, intent.seq);
+                let sealed = store.get(Table::Messages, &key)?;
+                let sealed = sealed.ok_or_else(|| {
+                    layout::corrupt(Table::Messages, &key, "an intent names it, but it is not there")
+                })?;
+                layout::open(Table::Messages, &key, &sealed)?;
+                bytes += sealed.len();
+                entries.push((intent.user, sealed));
+            }
+        }
+        Ok((position, entries))
+    }
+}
+
+/// The last position in the log for a target.
+fn read_log_head(store: &impl Store, target: u16) -> Result<u64, StoreError> {
+    let mut head = 0;
+    let mut failed = None;
+    let (from, to) = (layout::fan_out_key(target, 0), layout::fan_out_key(target, RING - 1));
+    store.scan(Table::FanOut, &from, &to, &mut |key, value| match layout::open_intents(key, &value) {
+        Ok((position, _)) => {
+            head = head.max(position);
+            Visit::More
+        }
+        Err(error) => {
+            failed = Some(error);
+            Visit::Enough
+        }
+    })?;
+    failed.map_or(Ok(head), Err)
+}
+
+/// What a position of the log for a target says.
+fn read_intents(store: &impl Store, target: u16, position: u64) -> Result<Vec<Intent>, StoreError> {
+    let key = layout::fan_out_key(target, position);
+    let value = store.get(Table::FanOut, &key)?;
+    let value =
+        value.ok_or_else(|| layout::corrupt(Table::FanOut, &key, "a position is missing from the log"))?;
+    match layout::open_intents(&key, &value)? {
+        (found, intents) if found == position => Ok(intents),
+        _ => Err(layout::corrupt(Table::FanOut, &key, "the slot holds another position")),
+    }
+}
+
+/// What is known of one source.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    local: bool,
+    /// The last position that was applied, durably.
+    applied: u64,
+    /// The same with the present batch.
+    applying: u64,
+    /// It is to be told what was applied…
+    owed: bool,
+    /// …and to send everything after it once more.
+    again: bool,
+}
+
+impl Incoming {
+    pub(super) fn open(store: &impl Store, source: u16, local: bool) -> Result<Self, StoreError> {
+        let mut incoming = Self { local, applied: 0, applying: 0, owed: false, again: false };
+        incoming.reload(store, source)?;
+        Ok(incoming)
+    }
+
+    /// Reads from the store what was applied, and greets the source with it.
+    pub(super) fn reload(&mut self, store: &impl Store, source: u16) -> Result<(), StoreError> {
+        if !self.local {
+            self.applied = read_applied(store, source)?;
+            self.applying = self.applied;
+            self.owed = true;
+            self.again = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn owes_word(&self) -> bool {
+        self.owed
+    }
+
+    pub(super) fn stage_into(&self, source: u16, batch: &mut Batch) {
+        if self.applying != self.applied {
+            batch.put(Table::State, layout::applied_key(source), layout::seal_numbers([self.applying]));
+        }
+    }
+
+    pub(super) fn commit(&mut self) {
+        self.applied = self.applying;
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.applying = self.applied;
+        self.owed = false;
+        self.again = false;
+    }
+}
+
+/// The last position of a source's log that has been applied here.
+pub(crate) fn read_applied(store: &impl Store, source: u16) -> Result<u64, StoreError> {
+    let key = layout::applied_key(source);
+    match store.get(Table::State, &key)? {
+        None => Ok(0),
+        Some(value) => layout::open_numbers(Table::State, &key, &value).map(|[applied]| applied),
+    }
+}
+
+impl<S: Store> Worker<S> {
+    /// Entries of another database's log for users of this one.
+    pub(super) fn decide_fan_out(&mut self, fan_out: &FanOut) {
+        if self.health != Health::Good {
+            // Nothing can be applied. When that changes, the sources are greeted anew.
+            return;
+        }
+        let source = usize::from(fan_out.source);
+        let Some(incoming) = self.incoming.get_mut(source) else { return };
+        if fan_out.position <= incoming.applying {
+            incoming.owed = true;
+            return;
+        }
+        if fan_out.previous != incoming.applying {
+            incoming.owed = true;
+            incoming.again = true;
+            return;
+        }
+        // All heads first: either the whole position is applied or nothing of it.
+        let mut revs = Vec::with_capacity(fan_out.entries.len());
+        for &(user, _) in &fan_out.entries {
+            match self.head(user) {
+                Ok(head) => {
+                    self.revs.set(user, head.next().0);
+                    revs.push(head.next());
+                }
+                Err(error) => {
+                    for (&(user, _), rev) in fan_out.entries.iter().zip(revs).rev() {
+                        self.revs.set(user, rev.0 - 1);
+                    }
+                    return self.fail(&error);
+                }
+            }
+        }
+        for ((user, sealed), rev) in fan_out.entries.iter().zip(revs) {
+            self.append(*user, rev, sealed.clone());
+        }
+        self.incoming[source].applying = fan_out.position;
+        self.incoming[source].owed = true;
+    }
+
+    /// A target has made everything up to `position` durable.
+    pub(super) fn confirmed(&mut self, target: u16, position: u64, again: bool) {
+        let Some(out) = self.outgoing.get_mut(usize::from(target)) else { return };
+        if position > out.head {
+            let (worker, head) = (self.identity.number, out.head);
+            let what = format!(
+                "database {target} has applied position {position} of the log of database {worker}, which ends at {head}"
+            );
+            self.fail(&StoreError::Inconsistent { what });
+            return;
+        }
+        out.acked = out.acked.max(position);
+        out.sent = if again { out.acked } else { out.sent.max(out.acked) };
+        out.greeted = true;
+        if again {
+            out.on_the_way.clear();
+        }
+        while out.on_the_way.front().is_some_and(|&sent| sent <= out.acked) {
+            out.on_the_way.pop_front();
+        }
+    }
+
+    /// Hands what is in the logs to the targets, as far as their windows allow.
+    pub(super) fn pump(&mut self, effects: &mut impl Effects) {
+        let limits = &self.identity.limits;
+        for target in 0..self.identity.workers {
+            let out = &mut self.outgoing[usize::from(target)];
+            while out.is_stalled(limits.fan_out_window) {
+                let (position, entries) = match out.read_back(&self.store, target, limits.fan_out_bytes) {
+                    Ok(read) => read,
+                    Err(error) => {
+                        self.fail(&error);
+                        return;
+                    }
+                };
+                let previous = out.sent;
+                let fan_out = FanOut { source: self.identity.number, position, previous, entries };
+                if effects.send(target, Command::FanOut(Box::new(fan_out))).is_err() {
+                    break;
+                }
+                out.sent = position;
+                out.on_the_way.push_back(position);
+            }
+        }
+        self.greet(effects);
+    }
+
+    /// Tells the sources what has been applied.
+    pub(super) fn greet(&mut self, effects: &mut impl Effects) {
+        for (source, incoming) in (0..).zip(&mut self.incoming) {
+            if incoming.owed {
+                let (position, again) = (incoming.applied, incoming.again);
+                let word = Command::FannedOut { target: self.identity.number, position, again };
+                if effects.send(source, word).is_ok() {
+                    incoming.owed = false;
+                    incoming.again = false;
+                }
+            }
+        }
+    }
+}

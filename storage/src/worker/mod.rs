@@ -1,0 +1,554 @@
+//! The state machine of one worker: it owns one database, and with it the conversations and users of its slices.
+//!
+//! Commands and the time go in; writes, and after them effects, come out. No thread, no clock, no queue is in here, so
+//! the simulation runs it as it is. [`Worker::handle_batch`] is one turn:
+//!
+//! ```text
+//! 1. retry     what waited: answers for full lanes, gap notices, a full disk, sessions in doubt
+//! 2. decide    each command in order: sends, entries from other databases; everything else waits for step 4
+//! 3. commit    one batch, one fsync
+//! 4. release   in the order of the commands: answers, events, registrations, pages
+//! 5. pump      intents to the other workers, as far as their windows allow
+//! ```
+//!
+//! The one invariant: **nothing that carries a `seq` or `rev` of a batch leaves before step 3 has said that the batch is
+//! durable.** When it says otherwise, everything that the batch put into memory is forgotten, the same commands are
+//! decided once more with writing refused, and the sessions that were live are looked at again, because the batch may
+//! still turn up on disk.
+//!
+//! # Fan-out between databases
+//!
+//! A conversation's database often is not its members' database. Members of the same database get their entries in the
+//! batch of the message. For the others the batch holds one *intent record* per target database, at the next position
+//! of the source's log for that target; both are durable together. From then on the record is what counts:
+//!
+//! ```text
+//! source                                   target
+//!   log[target]: 1 2 3 4 5 6                 applied[source] = 3
+//!                      ▲   ▲                   FanOut{previous: 3, position: 5, entries of 4 and 5}
+//!                  acked   sent              makes the entries *and* sets applied[source] = 5 in one batch
+//!                                              FannedOut{position: 5}
+//! ```
+//!
+//! - The target applies a `FanOut` only if its `previous` is exactly what it has applied. Older: already there, it only
+//!   confirms. Newer: there is a hole, it says `FannedOut{again}` and the source goes back to what was confirmed.
+//!   Entries and `applied` are durable together, so no crash, no repetition and no loss on the way gives an entry twice
+//!   or not at all, and entries of one conversation keep their order.
+//! - At most `fan_out_window` unconfirmed `FanOut`s are on their way from one source to one target, so the queues between
+//!   workers are bounded by construction and are never full; what does not fit into the window, or was refused
+//!   nevertheless, stays in the log and is read back from there. Nobody waits.
+//! - The log is a ring of 4,096 positions per target. When it is full, sends are refused with `StorageFull`.
+//! - Start: a target greets each source with `FannedOut{again}`, and a source sends nothing before it was greeted. Sends
+//!   are taken when every position that was in the log at the start is confirmed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq, Snowflake, UserId};
+use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
+
+use crate::command::{ClientId, Command, Delivery, Refusal, SessionAddress};
+use crate::engine::{Batch, Store, StoreError, Table};
+use crate::heads::Heads;
+use crate::layout::{self, Fingerprint, Known};
+use crate::options::Limits;
+use crate::sessions::Sessions;
+use crate::stats::Counters;
+
+mod cursors;
+mod fan_out;
+mod lanes;
+mod send;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use cursors::Cursors;
+pub(crate) use fan_out::read_applied;
+use fan_out::{Incoming, Outgoing};
+use lanes::Lanes;
+
+/// What a turn does to the world; it is called only after the turn's batch is durable.
+pub trait Effects {
+    /// Puts a delivery into the lane of a shard.
+    ///
+    /// # Errors
+    /// Gives it back when the lane is full.
+    fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery>;
+
+    /// Wakes the shards that something was delivered to.
+    fn flush(&mut self);
+
+    /// Sends a command to another worker.
+    ///
+    /// # Errors
+    /// Gives it back when its queue is full, or it has stopped.
+    fn send(&mut self, worker: u16, command: Command) -> Result<(), Command>;
+}
+
+/// Which worker this is, and under which rules it works.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its number: that of its database.
+    pub number: u16,
+    /// Which worker owns which slice; workers `0..workers`.
+    pub assignment: Arc<Assignment>,
+    /// How many workers there are.
+    pub workers: u16,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// Whether a worker takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Good,
+    /// The disk is full; it tries again.
+    Full,
+    /// A durable write failed, or the databases contradict each other. It takes no more writes.
+    Failed,
+}
+
+/// The state machine of one worker.
+#[derive(Debug)]
+pub struct Worker<S> {
+    identity: Identity,
+    store: S,
+    counters: Arc<Counters>,
+    health: Health,
+    now_ms: u64,
+    /// When the full disk, or full lanes, were tried last.
+    retried_ms: u64,
+
+    ids: Snowflake,
+    /// The last id that was given out, in this batch included.
+    last_id: Option<MessageId>,
+    seqs: Heads<ConversationId>,
+    revs: Heads<UserId>,
+    /// Messages of the present batch.
+    fresh: HashMap<(ConversationId, Fingerprint), Known>,
+
+    batch: Batch,
+    pending: Vec<Pending>,
+    messages: u64,
+    entries: u64,
+
+    outgoing: Vec<Outgoing>,
+    incoming: Vec<Incoming>,
+
+    sessions: Sessions,
+    cursors: Cursors,
+    lanes: Lanes,
+    /// Sessions that missed entries and have not been told.
+    untold: VecDeque<(UserId, SessionAddress)>,
+    /// Records of `sessions` that are still to be looked at after a failed batch: `0..in_doubt`.
+    in_doubt: u32,
+    /// Pages that are to be read when there is room.
+    wanted: VecDeque<SessionAddress>,
+    wanted_pages: HashMap<SessionAddress, Wanted>,
+}
+
+/// A page that a session asked for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    user: UserId,
+    after: Rev,
+    limit: u32,
+}
+
+/// What happens once the batch is durable, in the order of the commands.
+#[derive(Debug)]
+enum Pending {
+    Answer(SessionAddress, Delivery),
+    Event { user: UserId, rev: Rev, entry: Bytes },
+    Register { user: UserId, device: DeviceId, session: SessionAddress, cursor: Option<Rev> },
+    Unregister { user: UserId, session: SessionAddress },
+    Sync { session: SessionAddress, wanted: Wanted },
+    Ack { user: UserId, device: DeviceId, session: SessionAddress, rev: Rev },
+}
+
+impl<S: Store> Worker<S> {
+    /// Reads what the worker must know from its database.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn open(identity: Identity, store: S) -> Result<Self, StoreError> {
+        Self::open_counted(identity, store, Arc::default())
+    }
+
+    pub(crate) fn open_counted(
+        identity: Identity,
+        store: S,
+        counters: Arc<Counters>,
+    ) -> Result<Self, StoreError> {
+        let key = layout::last_id_key();
+        let last_id = match store.get(Table::State, &key)? {
+            None => None,
+            Some(value) => {
+                let [id] = layout::open_numbers(Table::State, &key, &value)?;
+                Some(MessageId(id))
+            }
+        };
+        let number = id::WorkerId::new(identity.number)
+            .expect("invariant: options allow at most 64 databases, ids have room for 1,024 workers");
+        let mut outgoing = Vec::new();
+        let mut incoming = Vec::new();
+        for other in 0..identity.workers {
+            outgoing.push(Outgoing::open(&store, other, other == identity.number)?);
+            incoming.push(Incoming::open(&store, other, other == identity.number)?);
+        }
+        let heads = identity.limits.cached_heads;
+        Ok(Self {
+            identity,
+            store,
+            counters,
+            health: Health::Good,
+            now_ms: 0,
+            retried_ms: 0,
+            ids: Snowflake::new(number, last_id),
+            last_id,
+            seqs: Heads::new(heads),
+            revs: Heads::new(heads),
+            fresh: HashMap::new(),
+            batch: Batch::default(),
+            pending: Vec::new(),
+            messages: 0,
+            entries: 0,
+            outgoing,
+            incoming,
+            sessions: Sessions::default(),
+            cursors: Cursors::default(),
+            lanes: Lanes::default(),
+            untold: VecDeque::new(),
+            in_doubt: 0,
+            wanted: VecDeque::new(),
+            wanted_pages: HashMap::new(),
+        })
+    }
+
+    /// One turn: see the module's doc. Empties `commands`. `now_ms`: the wall clock, which may step.
+    pub fn handle_batch(
+        &mut self,
+        now_ms: u64,
+        commands: &mut Vec<Envelope<Command>>,
+        effects: &mut impl Effects,
+    ) {
+        self.now_ms = now_ms;
+        if self.counters.turns.add(1).is_multiple_of(64) {
+            self.counters.engine_bytes.set(self.store.memory_bytes());
+        }
+        self.counters.commands.add(commands.len() as u64);
+        self.retry(effects);
+        self.decide_all(commands);
+        match self.commit() {
+            Ok(()) => {}
+            Err(StoreError::Crashed) => return,
+            Err(error) => {
+                self.abandon(&error);
+                self.decide_all(commands);
+            }
+        }
+        commands.clear();
+        self.release(effects);
+        self.pump(effects);
+        effects.flush();
+        self.publish();
+    }
+
+    /// Makes what is only in memory durable; the last thing before a worker stops.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(&mut self, now_ms: u64) -> Result<(), StoreError> {
+        self.now_ms = now_ms;
+        if self.health != Health::Good {
+            // Nothing was promised that is not durable already.
+            return Ok(());
+        }
+        self.cursors.flush(&self.store, self.identity.limits.devices, &mut self.batch, now_ms)?;
+        self.commit()
+    }
+
+    /// True when every intent that was in the log at the start has been applied: sends may be taken.
+    #[must_use]
+    pub fn is_replayed(&self) -> bool {
+        self.outgoing.iter().all(Outgoing::is_replayed)
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// True when the next turn has something to do even without commands.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.in_doubt > 0 || (!self.wanted.is_empty() && !self.lanes.is_waiting())
+    }
+
+    /// In how many milliseconds the next turn is due, should no command come before.
+    #[must_use]
+    pub fn due_in_ms(&self, now_ms: u64) -> Option<u64> {
+        let limits = &self.identity.limits;
+        let greetings = self.incoming.iter().any(Incoming::owes_word);
+        let stalled = self.outgoing.iter().any(|out| out.is_stalled(limits.fan_out_window));
+        let retry = self.health == Health::Full
+            || self.lanes.is_waiting()
+            || !self.untold.is_empty()
+            || greetings
+            || stalled;
+        let cursors = self.cursors.due_in_ms(now_ms, limits.cursor_delay_ms, limits.dirty_cursors);
+        let retry = retry.then_some(limits.retry_ms);
+        match (retry, cursors) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// The store under it.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store under it, to let things go wrong.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back.
+    #[must_use]
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    fn decide_all(&mut self, commands: &[Envelope<Command>]) {
+        for envelope in commands {
+            self.decide(envelope);
+        }
+    }
+
+    /// True when the slice is this worker's, by the sender's assignment and by ours.
+    fn owns(&self, envelope: &Envelope<Command>) -> bool {
+        let assignment = &self.identity.assignment;
+        envelope.epoch == assignment.epoch()
+            && assignment.owner(envelope.slice) == WorkerId(self.identity.number)
+    }
+
+    fn decide(&mut self, envelope: &Envelope<Command>) {
+        let owned = self.owns(envelope);
+        let moved = |session: SessionAddress, client_id: Option<ClientId>| {
+            Pending::Answer(session, Delivery::Rejected { session, client_id, why: Refusal::WrongEpoch })
+        };
+        let pending = match &envelope.command {
+            // Between workers: these name their databases themselves.
+            Command::FanOut(fan_out) => return self.decide_fan_out(fan_out),
+            &Command::FannedOut { target, position, again } => {
+                return self.confirmed(target, position, again);
+            }
+            Command::Stop => return,
+            Command::Send(message) if owned => return self.decide_send(message),
+            Command::Send(message) => moved(message.session, Some(message.client_id.clone())),
+            &Command::Register { session, .. } if !owned => {
+                Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
+            }
+            &Command::Sync { session, .. } | &Command::Ack { session, .. } if !owned => moved(session, None),
+            &Command::Register { user, device, session, cursor } => {
+                Pending::Register { user, device, session, cursor }
+            }
+            // Whoever owns the user now has no such session, so an unregistration may be wrong here without harm.
+            &Command::Unregister { user, device: _, session } => Pending::Unregister { user, session },
+            &Command::Sync { user, session, after, limit } => {
+                Pending::Sync { session, wanted: Wanted { user, after, limit } }
+            }
+            &Command::Ack { user, device, session, rev } => Pending::Ack { user, device, session, rev },
+        };
+        self.pending.push(pending);
+    }
+
+    /// Makes the batch durable.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let limits = &self.identity.limits;
+        if self.health == Health::Good
+            && self.cursors.due_in_ms(self.now_ms, limits.cursor_delay_ms, limits.dirty_cursors) == Some(0)
+        {
+            self.cursors.flush(&self.store, limits.devices, &mut self.batch, self.now_ms)?;
+        }
+        for (target, out) in (0..).zip(&self.outgoing) {
+            out.stage_into(target, &mut self.batch);
+        }
+        for (source, incoming) in (0..).zip(&self.incoming) {
+            incoming.stage_into(source, &mut self.batch);
+        }
+        if self.messages > 0
+            && let Some(last) = self.last_id
+        {
+            self.batch.put(Table::State, layout::last_id_key(), layout::seal_numbers([last.0]));
+        }
+        if !self.batch.is_empty() {
+            let took = self.store.commit(&self.batch)?;
+            self.counters.commits.add(1);
+            self.counters.committed(took.as_micros() as u64);
+            self.counters.messages.add(self.messages);
+            self.counters.entries.add(self.entries);
+        }
+        self.batch.clear();
+        self.fresh.clear();
+        self.messages = 0;
+        self.entries = 0;
+        self.seqs.commit();
+        self.revs.commit();
+        self.cursors.commit();
+        self.outgoing.iter_mut().for_each(Outgoing::commit);
+        self.incoming.iter_mut().for_each(Incoming::commit);
+        Ok(())
+    }
+
+    /// The batch is not durable, or nobody knows.
+    fn abandon(&mut self, error: &StoreError) {
+        self.counters.failed_commits.add(1);
+        let worker = self.identity.number;
+        match error {
+            StoreError::Full { .. } => {
+                tracing::warn!(worker, %error, "sends are refused until there is room");
+                self.health = Health::Full;
+                self.retried_ms = self.now_ms;
+            }
+            _ => {
+                tracing::error!(worker, %error, "sends are refused from now on");
+                self.health = Health::Failed;
+            }
+        }
+        self.batch.clear();
+        self.pending.clear();
+        self.fresh.clear();
+        self.messages = 0;
+        self.entries = 0;
+        self.seqs.forget();
+        self.revs.forget();
+        self.cursors.abandon();
+        self.outgoing.iter_mut().for_each(Outgoing::abandon);
+        self.incoming.iter_mut().for_each(Incoming::abandon);
+        self.sessions.doubt_all();
+    }
+
+    /// Something is wrong that no retry mends.
+    fn fail(&mut self, error: &StoreError) {
+        if self.health != Health::Failed {
+            tracing::error!(worker = self.identity.number, %error, "sends are refused from now on");
+            self.health = Health::Failed;
+        }
+    }
+
+    fn retry(&mut self, effects: &mut impl Effects) {
+        if self.health == Health::Full {
+            let waited_ms = self.now_ms.checked_sub(self.retried_ms).unwrap_or(u64::MAX);
+            if waited_ms >= self.identity.limits.retry_ms {
+                self.retried_ms = self.now_ms;
+                match self.store.recover() {
+                    Ok(()) => self.recovered(),
+                    Err(StoreError::Full { .. }) => {}
+                    Err(error) => self.fail(&error),
+                }
+            }
+        }
+        self.lanes.retry(effects);
+        self.tell_gaps(effects);
+        self.resolve_doubts();
+        self.greet(effects);
+    }
+
+    /// The store takes writes again, and it may hold a batch that was refused.
+    fn recovered(&mut self) {
+        tracing::info!(worker = self.identity.number, "there is room on the disk again");
+        let reopened =
+            (0..).zip(&mut self.outgoing).try_for_each(|(target, out)| out.reload(&self.store, target));
+        let reopened = reopened.and_then(|()| {
+            (0..).zip(&mut self.incoming).try_for_each(|(source, it)| it.reload(&self.store, source))
+        });
+        match reopened {
+            Ok(()) => {
+                self.health = Health::Good;
+                self.seqs.forget();
+                self.revs.forget();
+                self.in_doubt = self.sessions.doubt_all();
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn release(&mut self, effects: &mut impl Effects) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for pending in pending.drain(..) {
+            match pending {
+                Pending::Answer(session, delivery) => self.lanes.answer(session.shard, delivery, effects),
+                Pending::Event { user, rev, entry } => self.hand_out(user, rev, &entry, effects),
+                Pending::Register { user, device, session, cursor } => {
+                    self.register(user, device, session, cursor, effects);
+                }
+                Pending::Unregister { user, session } => self.unregister(user, session),
+                Pending::Sync { session, wanted } => self.want_page(session, wanted),
+                Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),
+            }
+        }
+        self.pending = pending;
+        self.serve_pages(effects);
+    }
+
+    fn publish(&self) {
+        self.counters.sessions.set(self.sessions.len() as u64);
+        self.counters.waiting_answers.set(self.lanes.waiting() as u64);
+        self.counters.fan_out_backlog.set(self.outgoing.iter().map(Outgoing::backlog).sum());
+    }
+
+    /// The last `rev` of a user, the present batch included.
+    fn head(&mut self, user: UserId) -> Result<Rev, StoreError> {
+        if let Some(head) = self.revs.get(user) {
+            return Ok(Rev(head));
+        }
+        if let Some(head) = self.sessions.live_head(user) {
+            return Ok(head);
+        }
+        let first = layout::inbox_key(user, Rev(1));
+        let last = layout::inbox_key(user, Rev(u64::MAX));
+        let head = read_head(&self.store, Table::Inbox, &first, &last)?;
+        if head > 0 {
+            self.revs.keep(user, head);
+        }
+        Ok(Rev(head))
+    }
+
+    /// The last `seq` of a conversation, the present batch included.
+    fn last_seq(&mut self, conversation: ConversationId) -> Result<Seq, StoreError> {
+        if let Some(head) = self.seqs.get(conversation) {
+            return Ok(Seq(head));
+        }
+        let first = layout::message_key(conversation, Seq(1));
+        let last = layout::message_key(conversation, Seq(u64::MAX));
+        let head = read_head(&self.store, Table::Messages, &first, &last)?;
+        if head > 0 {
+            self.seqs.keep(conversation, head);
+        }
+        Ok(Seq(head))
+    }
+
+    fn owner_of(&self, user: UserId) -> u16 {
+        self.identity.assignment.owner(RouteKey::User(user).slice()).0
+    }
+}
+
+/// The number of the last key of `first..=last`; 0 if there is none. Sequences are dense from 1, so without the first
+/// there is none, and that is a question which the engine's filters answer without reading.
+fn read_head(store: &impl Store, table: Table, first: &[u8], last: &[u8]) -> Result<u64, StoreError> {
+    if store.get(table, first)?.is_none() {
+        return Ok(0);
+    }
+    match store.last(table, first, last)? {
+        Some((key, _)) => layout::key_number(table, &key),
+        None => Ok(0),
+    }
+}

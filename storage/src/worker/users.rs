@@ -1,0 +1,286 @@
+//! The user's side: who is connected, and how entries get to them.
+//!
+//! A session gets entry r only after r - 1, by an event while it is live and by a page otherwise; the page that reaches
+//! the head makes it live in the same turn, so that nothing fits in between.
+
+use bytes::Bytes;
+use holdfast_protocol::id::{DeviceId, Rev, UserId};
+
+use super::{Effects, Wanted, Worker};
+use crate::command::{Delivery, Refusal, SessionAddress};
+use crate::engine::{Store, StoreError, Table, Visit};
+use crate::layout;
+use crate::sessions::{Mode, Registration};
+
+/// Sessions that one turn looks at after a failed batch.
+const DOUBTS_PER_TURN: u32 = 1_000;
+
+/// Entries of a page.
+type Entries = Vec<(Rev, Bytes)>;
+
+impl<S: Store> Worker<S> {
+    pub(super) fn register(
+        &mut self,
+        user: UserId,
+        device: DeviceId,
+        session: SessionAddress,
+        cursor: Option<Rev>,
+        effects: &mut impl Effects,
+    ) {
+        let delivery = match self.try_register(user, device, session, cursor) {
+            Ok((replaced, cursor, head)) => {
+                if let Some(before) = replaced.filter(|&before| before != session) {
+                    self.wanted_pages.remove(&before);
+                    self.lanes.answer(before.shard, Delivery::Replaced { session: before }, effects);
+                }
+                Delivery::Registered { session, cursor, head }
+            }
+            Err(why) => {
+                self.counters.refused.add(1);
+                Delivery::Refused { session, why }
+            }
+        };
+        self.lanes.answer(session.shard, delivery, effects);
+    }
+
+    fn try_register(
+        &mut self,
+        user: UserId,
+        device: DeviceId,
+        session: SessionAddress,
+        cursor: Option<Rev>,
+    ) -> Result<(Option<SessionAddress>, Rev, Rev), Refusal> {
+        let head = self.head(user).map_err(|error| self.unreadable(&error))?;
+        let cursor = match cursor {
+            Some(cursor) => cursor,
+            // Nothing in the inbox, nothing confirmed: most new sessions need no look at the disk for this.
+            None if head == Rev(0) => Rev(0),
+            None => self
+                .cursors
+                .get(&self.store, user, device)
+                .map_err(|error| self.unreadable(&error))?
+                .min(head),
+        };
+        if cursor > head {
+            return Err(Refusal::CursorAhead);
+        }
+        let mode = if cursor == head { Mode::Live } else { Mode::Paging };
+        let most = self.identity.limits.devices;
+        match self.sessions.register(user, device, session, cursor, mode, most) {
+            Registration::New => Ok((None, cursor, head)),
+            Registration::Replaces(before) => Ok((Some(before), cursor, head)),
+            Registration::TooMany => Err(Refusal::TooManyDevices),
+        }
+    }
+
+    pub(super) fn unregister(&mut self, user: UserId, session: SessionAddress) {
+        // Its head was known through it; whoever comes next asks the store.
+        self.sessions.unregister(user, session);
+        self.wanted_pages.remove(&session);
+    }
+
+    pub(super) fn ack(
+        &mut self,
+        user: UserId,
+        device: DeviceId,
+        session: SessionAddress,
+        rev: Rev,
+        effects: &mut impl Effects,
+    ) {
+        // A session that was replaced has been told so; what it still says does not count.
+        let Some(index) = self.sessions.find(user, session) else { return };
+        if self.sessions.at(index).device != device {
+            return;
+        }
+        let why = match self.head(user) {
+            Ok(head) if rev <= head => return self.cursors.set(user, device, rev, self.now_ms),
+            Ok(_) => Refusal::CursorAhead,
+            Err(error) => self.unreadable(&error),
+        };
+        self.reject(session, why, effects);
+    }
+
+    fn reject(&mut self, session: SessionAddress, why: Refusal, effects: &mut impl Effects) {
+        self.counters.refused.add(1);
+        self.lanes.answer(session.shard, Delivery::Rejected { session, client_id: None, why }, effects);
+    }
+
+    /// One entry for all live sessions of a user.
+    pub(super) fn hand_out(&mut self, user: UserId, rev: Rev, entry: &Bytes, effects: &mut impl Effects) {
+        let mut next = self.sessions.of(user).next();
+        while let Some(index) = next {
+            let session = self.sessions.at_mut(index);
+            // In doubt, and the entry before is the last that it has: then it has missed nothing.
+            let in_turn = matches!(session.mode, Mode::Live | Mode::Doubtful) && session.last.next() == rev;
+            let address = session.address();
+            if in_turn {
+                let event = Delivery::Event { session: address, rev, entry: entry.clone() };
+                let taken =
+                    !self.lanes.is_full(address.shard) && effects.deliver(address.shard, event).is_ok();
+                let session = self.sessions.at_mut(index);
+                if taken {
+                    session.mode = Mode::Live;
+                    session.last = rev;
+                    self.counters.events.add(1);
+                } else {
+                    self.mark_gap(index);
+                }
+            } else if session.mode == Mode::Doubtful && session.last < rev {
+                self.mark_gap(index);
+            }
+            next = self.sessions.after(index);
+        }
+    }
+
+    /// The session missed something; it is told as soon as there is room.
+    fn mark_gap(&mut self, index: u32) {
+        let session = self.sessions.at_mut(index);
+        session.mode = Mode::GapUntold;
+        let (user, address) = (session.user, session.address());
+        self.untold.push_back((user, address));
+        self.counters.gaps.add(1);
+    }
+
+    pub(super) fn tell_gaps(&mut self, effects: &mut impl Effects) {
+        for _ in 0..self.untold.len() {
+            let Some((user, address)) = self.untold.pop_front() else { return };
+            let Some(index) = self.sessions.find(user, address) else { continue };
+            if self.sessions.at(index).mode != Mode::GapUntold {
+                // It has asked for pages by itself in the meantime.
+                continue;
+            }
+            let told = !self.lanes.is_full(address.shard)
+                && self.head(user).is_ok_and(|to| {
+                    let from = self.sessions.at(index).last.next();
+                    effects.deliver(address.shard, Delivery::Gap { session: address, from, to }).is_ok()
+                });
+            if told {
+                self.sessions.at_mut(index).mode = Mode::Gap;
+            } else {
+                self.untold.push_back((user, address));
+            }
+        }
+    }
+
+    /// After a failed batch: looks whether the sessions that were live then still have everything.
+    pub(super) fn resolve_doubts(&mut self) {
+        for _ in 0..DOUBTS_PER_TURN.min(self.in_doubt) {
+            self.in_doubt -= 1;
+            let session = *self.sessions.at(self.in_doubt);
+            if session.user == UserId(0) || session.mode != Mode::Doubtful {
+                continue;
+            }
+            match self.head(session.user) {
+                Ok(head) if head == session.last => self.sessions.at_mut(self.in_doubt).mode = Mode::Live,
+                Ok(_) => self.mark_gap(self.in_doubt),
+                Err(error) => self.fail(&error),
+            }
+        }
+    }
+
+    /// Remembers that a session wants a page. A later wish of a session takes the place of one that still waits.
+    pub(super) fn want_page(&mut self, session: SessionAddress, wanted: Wanted) {
+        if self.wanted_pages.insert(session, wanted).is_none() {
+            self.wanted.push_back(session);
+        }
+    }
+
+    /// Reads pages, as many bytes of them as a turn may, for shards that have room.
+    pub(super) fn serve_pages(&mut self, effects: &mut impl Effects) {
+        let mut budget = self.identity.limits.turn_page_bytes;
+        for _ in 0..self.wanted.len() {
+            if budget == 0 {
+                break;
+            }
+            let Some(session) = self.wanted.pop_front() else { break };
+            if self.lanes.is_full(session.shard) {
+                self.wanted.push_back(session);
+                continue;
+            }
+            let Some(wanted) = self.wanted_pages.remove(&session) else { continue };
+            let bytes = self.serve_page(session, wanted, effects);
+            budget = budget.saturating_sub(bytes.max(64));
+        }
+    }
+
+    /// Answers a `Sync`, and says how many bytes that took.
+    fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) -> usize {
+        let Wanted { user, after, limit } = wanted;
+        // Replaced or gone, and told so.
+        let Some(index) = self.sessions.find(user, session) else { return 0 };
+        let head = match self.head(user) {
+            Ok(head) if after <= head => head,
+            Ok(_) => {
+                self.reject(session, Refusal::CursorAhead, effects);
+                return 0;
+            }
+            Err(error) => {
+                let why = self.unreadable(&error);
+                self.reject(session, why, effects);
+                return 0;
+            }
+        };
+        let (entries, bytes) = match self.read_page(user, after, head, limit) {
+            Ok(page) => page,
+            Err(error) => {
+                let why = self.unreadable(&error);
+                self.reject(session, why, effects);
+                return 0;
+            }
+        };
+        let last = entries.last().map_or(after, |&(rev, _)| rev);
+        let live = last == head;
+        let record = self.sessions.at_mut(index);
+        record.last = last;
+        record.mode = if live { Mode::Live } else { Mode::Paging };
+        self.counters.pages.add(1);
+        self.lanes.answer(session.shard, Delivery::Page { session, entries, head, live }, effects);
+        bytes
+    }
+
+    fn read_page(
+        &self,
+        user: UserId,
+        after: Rev,
+        head: Rev,
+        limit: u32,
+    ) -> Result<(Entries, usize), StoreError> {
+        let limits = &self.identity.limits;
+        let most = if limit == 0 { limits.page_entries } else { limit.min(limits.page_entries) } as usize;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        if after == head {
+            return Ok((entries, bytes));
+        }
+        let mut failed = None;
+        let (from, to) = (layout::inbox_key(user, after.next()), layout::inbox_key(user, head));
+        self.store.scan(Table::Inbox, &from, &to, &mut |key, value| {
+            let expected = Rev(after.0 + 1 + entries.len() as u64);
+            let read = layout::open(Table::Inbox, key, &value)
+                .and_then(|entry| Ok((Rev(layout::key_number(Table::Inbox, key)?), entry)));
+            match read {
+                Ok((rev, entry)) if rev == expected => {
+                    if !entries.is_empty() && bytes + entry.len() > limits.page_bytes {
+                        return Visit::Enough;
+                    }
+                    bytes += entry.len();
+                    entries.push((rev, entry));
+                    if entries.len() == most { Visit::Enough } else { Visit::More }
+                }
+                Ok(_) => {
+                    failed = Some(layout::corrupt(Table::Inbox, key, "an entry before it is missing"));
+                    Visit::Enough
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    Visit::Enough
+                }
+            }
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None if entries.is_empty() => Err(layout::corrupt(Table::Inbox, &from, "the entry is missing")),
+            None => Ok((entries, bytes)),
+        }
+    }
+}

@@ -1,0 +1,698 @@
+//! A small world: workers on disks that fail, queues, lanes, and devices that write down what they are told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_protocol::chat;
+use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, Snowflake, UserId};
+use holdfast_router::{Assignment, Envelope, Key, WorkerId};
+use holdfast_storage::Limits;
+use holdfast_storage::check::Checker;
+use holdfast_storage::command::{ClientId, Command, Delivery, Refusal, SendMessage, SessionAddress};
+use holdfast_storage::engine::memory;
+use holdfast_storage::worker::{Effects, Health, Identity, Worker};
+pub use memory::Fault;
+use memory::Memory;
+use prost::Message as _;
+
+const USERS: u64 = 6;
+const DEVICES: u64 = 3;
+const SHARDS: u16 = 2;
+const DAY_MS: u64 = 24 * 3_600_000;
+
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// A device sends a new message; `settle`: and everything that is due happens.
+    Send {
+        device: u8,
+        to: u8,
+        settle: bool,
+    },
+    /// A device sends one of its messages again.
+    SendAgain {
+        device: u8,
+        which: u8,
+    },
+    /// A device connects (again); `forgets`: without a cursor.
+    Connect {
+        device: u8,
+        forgets: bool,
+    },
+    Disconnect {
+        device: u8,
+    },
+    /// A device confirms what it has.
+    Confirm {
+        device: u8,
+    },
+    /// A device asks for entries that it has already.
+    SyncAgain {
+        device: u8,
+        back: u8,
+    },
+    /// A worker takes at most so many commands.
+    Turn {
+        worker: u8,
+        most: usize,
+    },
+    Wait {
+        ms: u64,
+    },
+    ClockSteps {
+        ms: i64,
+    },
+    EightDays,
+    /// The machine stops and starts.
+    Crash,
+    /// A worker takes all its commands; the machine stops after so many effects.
+    CrashAmongEffects {
+        worker: u8,
+        effects: usize,
+    },
+    /// The worker's next commit goes wrong.
+    Fault {
+        worker: u8,
+        fault: Fault,
+    },
+    FreeSpace {
+        worker: u8,
+    },
+    /// These shards' lanes take nothing (bit mask).
+    FullLanes {
+        lanes: u8,
+    },
+    /// The queues to these workers take nothing from other workers (bit mask).
+    FullQueues {
+        queues: u8,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Sent {
+    client_id: ClientId,
+    conversation: ConversationId,
+    body: Bytes,
+    accepted: Option<(MessageId, Seq)>,
+}
+
+#[derive(Debug)]
+struct Device {
+    user: UserId,
+    id: DeviceId,
+    number: u64,
+    session: Option<SessionAddress>,
+    registered: bool,
+    live: bool,
+    /// The last entry that it has.
+    last: Rev,
+    /// The last entry that it ever had.
+    most: Rev,
+    sent: Vec<Sent>,
+}
+
+/// What the workers' effects touch.
+#[derive(Debug, Default)]
+struct World {
+    peers: Vec<VecDeque<Envelope<Command>>>,
+    delivered: Vec<Delivery>,
+    full_lanes: u8,
+    full_queues: u8,
+    /// After so many more effects the machine stops.
+    stops_after: Option<usize>,
+    stopped: bool,
+}
+
+impl World {
+    fn runs(&mut self) -> bool {
+        match &mut self.stops_after {
+            Some(0) => self.stopped = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        !self.stopped
+    }
+}
+
+impl Effects for World {
+    fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery> {
+        if self.full_lanes >> shard & 1 == 1 {
+            return Err(delivery);
+        }
+        if self.runs() {
+            self.delivered.push(delivery);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {}
+
+    fn send(&mut self, worker: u16, command: Command) -> Result<(), Command> {
+        if self.full_queues >> worker & 1 == 1 {
+            return Err(command);
+        }
+        if self.runs() {
+            let slice = holdfast_router::SliceId(0);
+            self.peers[usize::from(worker)].push_back(Envelope {
+                slice,
+                epoch: holdfast_router::Epoch(1),
+                command,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub struct Simulation {
+    assignment: Arc<Assignment>,
+    limits: Limits,
+    workers: Vec<Worker<Memory>>,
+    queues: Vec<VecDeque<Envelope<Command>>>,
+    world: World,
+    devices: Vec<Device>,
+    now_ms: u64,
+    connections: u64,
+    /// A crash that is still to come: at which commit, or after which effect.
+    planned: Option<(Option<Fault>, usize)>,
+    crashes: usize,
+
+    /// Whose session this is, or was.
+    owners: BTreeMap<SessionAddress, usize>,
+    /// What somebody was told of an inbox.
+    seen: BTreeMap<(UserId, Rev), Bytes>,
+    /// What somebody was told of a message.
+    accepted: BTreeMap<(ConversationId, Seq), (MessageId, ClientId)>,
+}
+
+impl Simulation {
+    pub fn new(databases: u16, seed: u64) -> Self {
+        let workers: Vec<WorkerId> = (0..databases).map(WorkerId).collect();
+        let limits =
+            Limits { page_entries: 5, devices: 2, cached_heads: 4, fan_out_window: 2, ..Limits::default() };
+        let mut simulation = Self {
+            assignment: Arc::new(Assignment::new(&workers)),
+            limits,
+            workers: Vec::new(),
+            queues: (0..databases).map(|_| VecDeque::new()).collect(),
+            world: World { peers: (0..databases).map(|_| VecDeque::new()).collect(), ..World::default() },
+            devices: Vec::new(),
+            now_ms: Snowflake::EPOCH_MS + 1_000_000_000,
+            connections: 0,
+            planned: None,
+            crashes: 0,
+            owners: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+        };
+        for user in 1..=USERS {
+            for device in 1..=DEVICES {
+                simulation.devices.push(Device {
+                    user: UserId(user),
+                    id: DeviceId::from_name(&format!("device-{device}")),
+                    number: device,
+                    session: None,
+                    registered: false,
+                    live: false,
+                    last: Rev(0),
+                    most: Rev(0),
+                    sent: Vec::new(),
+                });
+            }
+        }
+        for database in 0..databases {
+            let store = Memory::new(seed ^ u64::from(database) << 32);
+            let worker = simulation.open(database, store);
+            simulation.workers.push(worker);
+        }
+        for device in 0..simulation.devices.len() {
+            simulation.connect(device, false);
+        }
+        simulation.run_until_idle();
+        simulation
+    }
+
+    fn open(&self, number: u16, store: Memory) -> Worker<Memory> {
+        let identity = Identity {
+            number,
+            assignment: Arc::clone(&self.assignment),
+            workers: self.queues.len() as u16,
+            limits: self.limits.clone(),
+        };
+        Worker::open(identity, store).expect("the memory engine reads what it wrote")
+    }
+
+    pub fn crashes(&self) -> usize {
+        self.crashes
+    }
+
+    /// Plans one crash: at the `point`th commit from now on, or after the `point`th effect.
+    pub fn crash_at(&mut self, fault: Option<Fault>, point: usize) {
+        self.planned = Some((fault, point));
+    }
+
+    pub fn hold_queues_between_workers(&mut self) {
+        self.world.full_queues = 0xff;
+    }
+
+    pub fn release_queues_between_workers(&mut self) {
+        self.world.full_queues = 0;
+    }
+
+    /// Intents that are recorded and not applied.
+    pub fn intents_waiting(&self) -> u64 {
+        let mut checker = Checker::new(Arc::clone(&self.assignment), self.queues.len() as u16);
+        for (database, worker) in (0..).zip(&self.workers) {
+            checker.database(database, worker.store()).expect("the memory engine can be read");
+        }
+        checker.report().waiting_intents
+    }
+
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Send { device, to, settle } => {
+                self.send_new(usize::from(device), to);
+                if settle {
+                    self.run_until_idle();
+                }
+            }
+            Step::SendAgain { device, which } => {
+                let device = usize::from(device) % self.devices.len();
+                if !self.devices[device].sent.is_empty() {
+                    let which = usize::from(which) % self.devices[device].sent.len();
+                    self.submit_message(device, which);
+                }
+            }
+            Step::Connect { device, forgets } => {
+                let device = usize::from(device) % self.devices.len();
+                self.connect(device, forgets);
+            }
+            Step::Disconnect { device } => {
+                let device = usize::from(device) % self.devices.len();
+                self.disconnect(device);
+            }
+            Step::Confirm { device } => {
+                let device = &self.devices[usize::from(device) % self.devices.len()];
+                if let (Some(session), true) = (device.session, device.registered) {
+                    let (user, device, rev) = (device.user, device.id, device.last);
+                    self.submit(Key::User(user), Command::Ack { user, device, session, rev });
+                }
+            }
+            Step::SyncAgain { device, back } => {
+                let device = usize::from(device) % self.devices.len();
+                let it = &mut self.devices[device];
+                if it.live {
+                    // As a client that has lost what it had: it is not live until a page says so.
+                    it.live = false;
+                    it.last = Rev(it.last.0.saturating_sub(u64::from(back) % 8));
+                    self.sync(device);
+                }
+            }
+            Step::Turn { worker, most } => {
+                let worker = usize::from(worker) % self.workers.len();
+                self.turn(worker, most);
+            }
+            Step::Wait { ms } => self.now_ms += ms,
+            Step::ClockSteps { ms } => self.now_ms = self.now_ms.saturating_add_signed(ms),
+            Step::EightDays => self.now_ms += 8 * DAY_MS,
+            Step::Crash => self.crash(),
+            Step::CrashAmongEffects { worker, effects } => {
+                let worker = usize::from(worker) % self.workers.len();
+                self.world.stops_after = Some(effects);
+                self.turn(worker, usize::MAX);
+                self.crash();
+            }
+            Step::Fault { worker, fault } => {
+                let worker = usize::from(worker) % self.workers.len();
+                self.workers[worker].store_mut().arm(fault);
+            }
+            Step::FreeSpace { worker } => {
+                let worker = usize::from(worker) % self.workers.len();
+                self.workers[worker].store_mut().free_space();
+            }
+            Step::FullLanes { lanes } => self.world.full_lanes = lanes,
+            Step::FullQueues { queues } => self.world.full_queues = queues,
+        }
+    }
+
+    fn send_new(&mut self, device: usize, to: u8) {
+        let device = device % self.devices.len();
+        let sender = self.devices[device].user;
+        let other = UserId(1 + (sender.0 + u64::from(to) % (USERS - 1)) % USERS);
+        let number = self.devices[device].sent.len();
+        let text = format!("{}/{}/{number}", sender, self.devices[device].number);
+        let body = encoded(Some(chat::Body { kind: Some(chat::body::Kind::Text(text)) }));
+        self.devices[device].sent.push(Sent {
+            client_id: ClientId::from_slice(format!("c{number}").as_bytes()),
+            conversation: ConversationId::direct(sender, other),
+            body,
+            accepted: None,
+        });
+        self.submit_message(device, number);
+    }
+
+    fn submit_message(&mut self, device: usize, which: usize) {
+        let Device { user, id, session: Some(session), ref sent, .. } = self.devices[device] else { return };
+        let Sent { client_id, conversation, body, .. } = sent[which].clone();
+        let message = SendMessage {
+            sender: user,
+            device: id,
+            device_name: ClientId::from_slice(name_of(id).as_bytes()),
+            session,
+            conversation,
+            client_id,
+            body,
+        };
+        self.submit(Key::Conversation(conversation), Command::Send(Box::new(message)));
+    }
+
+    fn submit(&mut self, key: Key, command: Command) {
+        let slice = key.slice();
+        let worker = usize::from(self.assignment.owner(slice).0);
+        self.queues[worker].push_back(Envelope { slice, epoch: self.assignment.epoch(), command });
+    }
+
+    fn connect(&mut self, device: usize, forgets: bool) {
+        self.connections += 1;
+        let shard = (self.connections % u64::from(SHARDS)) as u16;
+        let session = SessionAddress { shard, connection: self.connections };
+        self.owners.insert(session, device);
+        let it = &mut self.devices[device];
+        it.session = Some(session);
+        it.registered = false;
+        it.live = false;
+        let (user, device) = (it.user, it.id);
+        let cursor = (!forgets).then_some(it.last);
+        self.submit(Key::User(user), Command::Register { user, device, session, cursor });
+    }
+
+    fn disconnect(&mut self, device: usize) {
+        let it = &mut self.devices[device];
+        if let Some(session) = it.session.take() {
+            let (user, device) = (it.user, it.id);
+            self.submit(Key::User(user), Command::Unregister { user, device, session });
+        }
+    }
+
+    fn sync(&mut self, device: usize) {
+        let it = &self.devices[device];
+        if let Some(session) = it.session {
+            let (user, after) = (it.user, it.last);
+            self.submit(Key::User(user), Command::Sync { user, session, after, limit: 0 });
+        }
+    }
+
+    fn turn(&mut self, worker: usize, most: usize) {
+        let mut commands: Vec<_> = self.world.peers[worker].drain(..).collect();
+        if self.workers[worker].is_replayed() {
+            let most = most.min(self.queues[worker].len());
+            commands.extend(self.queues[worker].drain(..most));
+        }
+        match &mut self.planned {
+            Some((None, effects)) if self.world.stops_after.is_none() => {
+                self.world.stops_after = Some(*effects);
+            }
+            Some((Some(fault), 0)) => {
+                self.workers[worker].store_mut().arm(*fault);
+                self.planned = None;
+            }
+            Some((Some(_), _)) | Some((None, _)) | None => {}
+        }
+        let commits = self.workers[worker].store().commits();
+        self.workers[worker].handle_batch(self.now_ms, &mut commands, &mut self.world);
+        if let Some((Some(_), left)) = &mut self.planned
+            && self.workers[worker].store().commits() > commits
+        {
+            *left = left.saturating_sub(1);
+        }
+        self.receive();
+        if self.world.stopped || self.workers[worker].store().has_crashed() {
+            self.planned = None;
+            self.crash();
+        }
+    }
+
+    fn crash(&mut self) {
+        self.crashes += 1;
+        let stores: Vec<Memory> = self.workers.drain(..).map(Worker::into_store).collect();
+        for queue in self.queues.iter_mut().chain(&mut self.world.peers) {
+            queue.clear();
+        }
+        self.world.delivered.clear();
+        self.world.stops_after = None;
+        self.world.stopped = false;
+        for (number, store) in (0..).zip(stores) {
+            let worker = self.open(number, store.crash());
+            self.workers.push(worker);
+        }
+        for device in 0..self.devices.len() {
+            self.connect(device, false);
+        }
+    }
+
+    /// Devices take in what was delivered, and answer.
+    fn receive(&mut self) {
+        for delivery in std::mem::take(&mut self.world.delivered) {
+            self.note(&delivery);
+            let session = address_of(&delivery);
+            for it in &mut self.devices {
+                it.most = it.most.max(it.last);
+            }
+            let Some(device) = self.devices.iter().position(|it| it.session == Some(session)) else {
+                continue;
+            };
+            let it = &mut self.devices[device];
+            match delivery {
+                Delivery::Registered { cursor, head, .. } => {
+                    assert!(!it.registered, "registered once");
+                    it.registered = true;
+                    assert!(cursor <= it.most, "what the server kept is not more than the device has had");
+                    assert!(head >= it.most, "the device has seen {:?}, the head is {head:?}", it.most);
+                    it.last = cursor;
+                    it.live = cursor == head;
+                    if !it.live {
+                        self.sync(device);
+                    }
+                }
+                Delivery::Refused { why, .. } => {
+                    assert_eq!(why, Refusal::TooManyDevices);
+                    it.session = None;
+                }
+                Delivery::Replaced { .. } => it.session = None,
+                Delivery::Event { rev, .. } => {
+                    // Events that were on their way when it asked for a page again.
+                    if it.live {
+                        assert_eq!(rev, it.last.next(), "{it:?}");
+                        it.last = rev;
+                    }
+                }
+                Delivery::Page { entries, head, live, .. } => {
+                    for (rev, _) in &entries {
+                        assert_eq!(*rev, it.last.next(), "{it:?}");
+                        it.last = *rev;
+                    }
+                    assert_eq!(live, it.last == head);
+                    it.live = live;
+                    if !live {
+                        self.sync(device);
+                    }
+                }
+                Delivery::Gap { from, to, .. } => {
+                    if it.live {
+                        assert_eq!(from, it.last.next());
+                        assert!(to >= from, "a gap has at least one entry");
+                        it.live = false;
+                        self.sync(device);
+                    }
+                }
+                Delivery::Accepted { client_id, message_id, seq, .. } => {
+                    let sent =
+                        it.sent.iter_mut().find(|sent| sent.client_id == client_id).expect("it sent that");
+                    if let Some(before) = sent.accepted {
+                        assert_eq!(before, (message_id, seq), "the same answer for ever");
+                    }
+                    sent.accepted = Some((message_id, seq));
+                }
+                Delivery::Rejected { client_id: Some(client_id), why, .. } => {
+                    let sent = it.sent.iter().find(|sent| sent.client_id == client_id).expect("it sent that");
+                    match why {
+                        Refusal::StorageFailed | Refusal::StorageFull => {}
+                        Refusal::ClientIdExpired => {
+                            if let Some((message_id, _)) = sent.accepted {
+                                let age_ms = self.now_ms.saturating_sub(message_id.timestamp_ms());
+                                assert!(age_ms > 7 * DAY_MS, "{age_ms} ms is not old");
+                            }
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                Delivery::Rejected { client_id: None, why, .. } => panic!("{why:?}"),
+            }
+        }
+    }
+
+    /// Writes down what was said, whoever heard it.
+    fn note(&mut self, delivery: &Delivery) {
+        let it = &self.devices[self.owners[&address_of(delivery)]];
+        let user = it.user;
+        match delivery {
+            Delivery::Event { rev, entry, .. } => self.note_entry(user, *rev, entry),
+            Delivery::Page { entries, .. } => {
+                for (rev, entry) in entries {
+                    self.note_entry(user, *rev, entry);
+                }
+            }
+            Delivery::Accepted { client_id, message_id, seq, .. } => {
+                let sent = it.sent.iter().find(|sent| sent.client_id == *client_id).expect("it sent that");
+                let told = (*message_id, client_id.clone());
+                let before = self.accepted.insert((sent.conversation, *seq), told.clone());
+                assert!(before.is_none_or(|before| before == told), "one seq, one message");
+            }
+            _ => {}
+        }
+    }
+
+    fn note_entry(&mut self, user: UserId, rev: Rev, entry: &Bytes) {
+        let before = self.seen.insert((user, rev), entry.clone());
+        assert!(before.is_none_or(|before| before == *entry), "{user:?} {rev:?} was something else before");
+    }
+
+    /// Lets everything happen that is due, without faults of its own.
+    fn run_until_idle(&mut self) {
+        for _ in 0..2_000 {
+            for worker in 0..self.workers.len() {
+                self.turn(worker, usize::MAX);
+            }
+            let queued = self.queues.iter().chain(&self.world.peers).any(|queue| !queue.is_empty());
+            if queued || self.workers.iter().any(Worker::has_work) {
+                continue;
+            }
+            match self.workers.iter().filter_map(|worker| worker.due_in_ms(self.now_ms)).min() {
+                Some(ms) if self.is_sound() => self.now_ms += ms.max(1),
+                _ => return,
+            }
+        }
+        assert!(!self.is_sound(), "a sound system comes to rest");
+    }
+
+    fn is_sound(&self) -> bool {
+        self.world.full_lanes == 0
+            && self.world.full_queues == 0
+            && self.workers.iter().all(|worker| worker.health() == Health::Good)
+    }
+
+    /// Repairs everything, lets every device get what it misses, and compares.
+    pub fn settle_and_check(&mut self) {
+        self.planned = None;
+        self.world.full_lanes = 0;
+        self.world.full_queues = 0;
+        for worker in &mut self.workers {
+            worker.store_mut().free_space();
+        }
+        self.step(Step::Crash);
+        // One device of each user at a time: more than the limit would be refused.
+        for wanted in 1..=DEVICES {
+            for device in 0..self.devices.len() {
+                self.disconnect(device);
+            }
+            self.run_until_idle();
+            for device in 0..self.devices.len() {
+                if self.devices[device].number == wanted {
+                    self.connect(device, false);
+                    for which in 0..self.devices[device].sent.len() {
+                        if self.devices[device].sent[which].accepted.is_none() {
+                            self.submit_message(device, which);
+                        }
+                    }
+                }
+            }
+            self.run_until_idle();
+            assert!(self.is_sound(), "{:?}", self.workers.iter().map(Worker::health).collect::<Vec<_>>());
+            for it in self.devices.iter().filter(|it| it.number == wanted) {
+                assert!(it.live, "{it:?} is live in the end");
+            }
+        }
+        self.check_inboxes();
+        let mut checker = Checker::new(Arc::clone(&self.assignment), self.queues.len() as u16);
+        for (database, worker) in (0..).zip(&self.workers) {
+            checker.database(database, worker.store()).expect("the memory engine can be read");
+        }
+        let report = checker.report();
+        assert!(report.problems.is_empty(), "{:#?}", report.problems);
+        assert_eq!(report.waiting_intents, 0);
+    }
+
+    /// Each inbox, as devices saw it, against what devices sent and what they were told.
+    fn check_inboxes(&self) {
+        let mut confirmed_in: BTreeMap<(ConversationId, Seq), usize> = BTreeMap::new();
+        for user in (1..=USERS).map(UserId) {
+            let head =
+                self.devices.iter().filter(|it| it.user == user).map(|it| it.last).max().unwrap_or_default();
+            assert!(!self.seen.contains_key(&(user, head.next())), "nobody saw more than there is");
+            let mut last: BTreeMap<ConversationId, Seq> = BTreeMap::new();
+            let mut once = BTreeSet::new();
+            for rev in (1..=head.0).map(Rev) {
+                let entry = self.seen.get(&(user, rev)).expect("every device has everything");
+                let entry = chat::Entry::decode(entry.as_ref()).expect("an entry");
+                let Some(chat::entry::Kind::Message(message)) = entry.kind else { panic!("{entry:?}") };
+                let conversation: ConversationId = message.conversation.parse().expect("a conversation");
+                let (low, high) = conversation.users().expect("a direct conversation");
+                assert!(user == low || user == high, "{user} got a message of {conversation}");
+                let place = (conversation, Seq(message.seq));
+                let before = last.insert(conversation, place.1).unwrap_or_default();
+                assert_eq!(place.1, before.next(), "in the order of its conversation, without holes");
+                let name = (message.sender, message.device.clone(), message.client_id.clone());
+                assert!(once.insert((conversation, name)), "{message:?} twice");
+                // It is what its sender sent, and what its sender was told of it.
+                let sent = self
+                    .devices
+                    .iter()
+                    .filter(|it| it.user.0 == message.sender && name_of(it.id) == message.device);
+                let sent = sent
+                    .flat_map(|it| &it.sent)
+                    .find(|sent| sent.client_id.as_slice() == message.client_id.as_bytes());
+                let sent = sent.expect("somebody sent it");
+                assert_eq!((sent.conversation, sent.body.clone()), (conversation, encoded(message.body)));
+                let id = MessageId(message.message_id);
+                if let Some(told) = sent.accepted {
+                    assert_eq!(told, (id, place.1));
+                }
+                if let Some((told, _)) = self.accepted.get(&place) {
+                    assert_eq!(*told, id);
+                    *confirmed_in.entry(place).or_default() += 1;
+                }
+            }
+        }
+        for place in self.accepted.keys() {
+            assert_eq!(confirmed_in.get(place), Some(&2), "{place:?} was confirmed: both members have it");
+        }
+        let mut places: BTreeMap<MessageId, (ConversationId, Seq)> = BTreeMap::new();
+        for (&place, (message_id, _)) in &self.accepted {
+            assert_eq!(places.insert(*message_id, place), None, "one id, one message");
+        }
+    }
+}
+
+fn name_of(device: DeviceId) -> String {
+    (1..=DEVICES)
+        .map(|number| format!("device-{number}"))
+        .find(|name| DeviceId::from_name(name) == device)
+        .expect("one of ours")
+}
+
+fn encoded(body: Option<chat::Body>) -> Bytes {
+    body.expect("every message has a body").encode_to_vec().into()
+}
+
+fn address_of(delivery: &Delivery) -> SessionAddress {
+    match *delivery {
+        Delivery::Registered { session, .. }
+        | Delivery::Refused { session, .. }
+        | Delivery::Replaced { session }
+        | Delivery::Accepted { session, .. }
+        | Delivery::Rejected { session, .. }
+        | Delivery::Event { session, .. }
+        | Delivery::Page { session, .. }
+        | Delivery::Gap { session, .. } => session,
+    }
+}
