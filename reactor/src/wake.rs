@@ -62,6 +62,11 @@ impl Waker {
         self.inner.state.swap(AWAKE, Ordering::SeqCst);
     }
 
+    /// True when [`Self::wake`] was called since the last [`Self::awake`].
+    pub(crate) fn is_notified(&self) -> bool {
+        self.inner.state.load(Ordering::SeqCst) == NOTIFIED
+    }
+
     /// The descriptor that the driver waits on.
     pub(crate) fn eventfd(&self) -> Option<&rustix::fd::OwnedFd> {
         self.inner.eventfd.as_ref()
