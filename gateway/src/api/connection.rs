@@ -85,10 +85,18 @@ impl Serving {
             let mut told = false;
             // How the connection ended, hyper has told the client; there is nobody else to tell.
             let _ = std::future::poll_fn(|context| {
-                if !told && told_to_go.as_mut().poll(context).is_ready() {
-                    told = true;
-                    Pin::new(&mut connection).graceful_shutdown();
+                if !turn.lock().is_draining && told_to_go.as_mut().poll(context).is_ready() {
+                    turn.lock().is_draining = true;
                 }
+                let outcome = connection.poll_without_shutdown(context);
+                let state = turn.lock();
+                // Not before the first request was read: hyper would close without an answer to it.
+                if outcome.is_ready() || told || !state.is_draining || !state.began {
+                    return outcome;
+                }
+                drop(state);
+                told = true;
+                Pin::new(&mut connection).graceful_shutdown();
                 connection.poll_without_shutdown(context)
             })
             .await;
@@ -163,6 +171,8 @@ struct Turn {
 struct TurnState {
     /// Whether a request was read: the first one comes from the shard and never goes back to it.
     began: bool,
+    /// The answer that comes next is the connection's last.
+    is_draining: bool,
     /// How often hyper has written everything that it had to write.
     flushes: u64,
     /// Who waits for the next time.
@@ -221,11 +231,16 @@ impl Service<Request<Incoming>> for Requests {
         }
         let answer = self.serving.router.clone().oneshot(request.map(Body::new));
         let patience = self.serving.request_timeout;
+        let turn = Arc::clone(&self.turn);
         Box::pin(async move {
-            match tokio::time::timeout(patience, answer).await {
-                Ok(Ok(response)) => Ok(response),
-                Err(_elapsed) => Ok(problem::timeout(patience)),
+            let mut response = match tokio::time::timeout(patience, answer).await {
+                Ok(Ok(response)) => response,
+                Err(_elapsed) => problem::timeout(patience),
+            };
+            if turn.lock().is_draining {
+                response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
             }
+            Ok(response)
         })
     }
 }

@@ -74,6 +74,14 @@ impl HttpEffects {
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }
+
+    /// Waits for [`Self::pop`]; `None` when the API is gone. For a test's shard, which has no driver to wait with.
+    #[cfg(test)]
+    pub(super) fn wait(&self) -> Option<u64> {
+        let pipe = self.receiver.recv().ok()?;
+        pipe.announced.store(false, Ordering::SeqCst);
+        Some(pipe.connection)
+    }
 }
 
 /// Whether the shard may go on reading the connection.
