@@ -153,7 +153,7 @@ impl Link {
     /// Makes the record fit for the next connection.
     pub(super) fn renew(&mut self) {
         self.generation = self.generation.wrapping_add(1);
-        self.driver_end = DriverEnd::Waiting;
+        self.driver_end = DriverEnd::Gone;
         self.let_go = false;
         self.peer_end = PeerEnd::Held;
         self.has_peer = false;

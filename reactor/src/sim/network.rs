@@ -86,6 +86,13 @@ impl Network {
         self.state.borrow().counts.clone()
     }
 
+    /// Connections that either end still holds: 0 when everything is over.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let state = self.state.borrow();
+        state.links.len() - state.over.len()
+    }
+
     /// Two runs with the same hash were the same run: every event with its time and its bytes, and everything that
     /// the driver sent and the peers did, went in.
     #[must_use]
@@ -291,9 +298,11 @@ impl State {
         self.counts.add(fault);
     }
 
-    /// A time from now to `within`.
+    /// A time up to `within`; short ones of every magnitude are as likely as long ones, because what matters to
+    /// one bug happens within microseconds and to another within seconds.
     pub(super) fn some_time(&mut self, within: Duration) -> Duration {
-        Duration::from_nanos(self.random.between(1, within.as_nanos() as u64))
+        let most = within.as_nanos() as u64 >> self.random.below(16);
+        Duration::from_nanos(self.random.between(1, most.max(1)))
     }
 
     fn trace(&mut self, traced: Traced) {
@@ -352,6 +361,7 @@ impl State {
 
     pub(super) fn open_link(&mut self) -> u32 {
         if let Some(link) = self.over.pop() {
+            self.link(link).driver_end = DriverEnd::Waiting;
             return link;
         }
         self.links.push(Link::new());
@@ -593,7 +603,7 @@ impl State {
         self.backlog.clear();
         for number in 0..self.links.len() as u32 {
             let link = self.link(number);
-            if link.has_peer && link.driver_end == DriverEnd::Waiting {
+            if link.driver_end == DriverEnd::Waiting {
                 self.driver_leaves(number, true);
             }
         }
