@@ -3,11 +3,11 @@
 //! A message that lies whole in the input is unmasked where it lies and lent out: no copy, no allocation. Only when
 //! the input ends in the middle of something is that something copied into a box, which goes away with it.
 
-use super::close::CloseFrame;
+use super::close::{CloseFrame, parse_close};
 use super::error::DecodeError;
-use super::header::{self, Opcode};
+use super::header::{self, Header, Opcode};
 use super::mask::apply_mask;
-use super::partial::{Partial, Whole, control_item, take_front};
+use super::partial::{Partial, Whole, take_front};
 use super::{MessageLimits, Role};
 
 /// Something whole that the peer sent.
@@ -60,13 +60,12 @@ impl Decoder {
         limits: &MessageLimits,
     ) -> Result<Option<Item<'b>>, DecodeError> {
         if self.partial.is_none() && !self.is_ended {
-            match whole_message(self.role, input, limits) {
-                Ok(Some(item)) => {
-                    self.is_ended = matches!(item, Item::Close(_));
-                    return Ok(Some(item));
+            match header::parse(input, self.role, None, limits) {
+                Ok(Some(header)) if header.fin && header.frame_bytes() <= input.len() as u64 => {
+                    return self.lend(&header, take_front(input, header.frame_bytes()));
                 }
-                Ok(None) if input.is_empty() => return Ok(None),
-                Ok(None) => {}
+                Ok(_) if input.is_empty() => return Ok(None),
+                Ok(_) => {}
                 Err(error) => {
                     self.is_ended = true;
                     return Err(error);
@@ -92,6 +91,33 @@ impl Decoder {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.held_bytes())
+    }
+
+    /// The hot path: a message in one frame, or a control frame, all of it in the input.
+    #[inline]
+    fn lend<'a>(&mut self, header: &Header, frame: &'a mut [u8]) -> Result<Option<Item<'a>>, DecodeError> {
+        let payload = &mut frame[header.header_bytes..];
+        if let Some(key) = header.key {
+            apply_mask(payload, key);
+        }
+        match header.opcode {
+            Opcode::Binary => Ok(Some(Item::Binary(payload))),
+            Opcode::Text => match simdutf8::basic::from_utf8(payload) {
+                Ok(text) => Ok(Some(Item::Text(text))),
+                Err(_) => {
+                    self.is_ended = true;
+                    Err(DecodeError::TextNotUtf8)
+                }
+            },
+            Opcode::Ping => Ok(Some(Item::Ping(payload))),
+            Opcode::Pong => Ok(Some(Item::Pong(payload))),
+            Opcode::Close => {
+                // Whatever it says, nothing after it counts.
+                self.is_ended = true;
+                parse_close(payload).map(|close| Some(Item::Close(close)))
+            }
+            Opcode::Continuation => unreachable!("no message is open, so a continuation was refused"),
+        }
     }
 
     /// The way of everything that is not whole in one input.
@@ -121,37 +147,9 @@ impl Decoder {
                 return Err(error);
             }
         };
-        // Whatever a close frame says, nothing after it counts.
         self.is_ended = whole == Whole::Control(Opcode::Close);
         let partial = self.partial.as_ref().expect("invariant: it was advanced a moment ago");
         partial.item(whole).map(Some)
-    }
-}
-
-/// The hot path: a message in one frame, or a control frame, all of it in `input`. `Ok(None)`: something else, or
-/// nothing, is there, and `input` is untouched.
-#[inline]
-fn whole_message<'a>(
-    role: Role,
-    input: &mut &'a mut [u8],
-    limits: &MessageLimits,
-) -> Result<Option<Item<'a>>, DecodeError> {
-    let Some(header) = header::parse(input, role, None, limits)? else { return Ok(None) };
-    let frame_bytes = header.header_bytes as u64 + header.payload_bytes;
-    if !header.fin || frame_bytes > input.len() as u64 {
-        return Ok(None);
-    }
-    let payload = &mut take_front(input, frame_bytes)[header.header_bytes..];
-    if let Some(key) = header.key {
-        apply_mask(payload, key);
-    }
-    match header.opcode {
-        Opcode::Text => match simdutf8::basic::from_utf8(payload) {
-            Ok(text) => Ok(Some(Item::Text(text))),
-            Err(_) => Err(DecodeError::TextNotUtf8),
-        },
-        Opcode::Binary => Ok(Some(Item::Binary(payload))),
-        control => control_item(control, payload).map(Some),
     }
 }
 

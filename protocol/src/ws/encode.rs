@@ -28,30 +28,23 @@ pub fn encode_header(
     mask: Option<[u8; 4]>,
 ) {
     assert!(payload_bytes >> 63 == 0, "a WebSocket payload has less than 2^63 bytes");
-    let mut header = [0u8; HEADER_BYTES_MAX];
-    header[0] = opcode.bits() | if fin { FIN } else { 0 };
+    let first = opcode.bits() | if fin { FIN } else { 0 };
     let masked = if mask.is_some() { MASKED } else { 0 };
-    let mut end = match payload_bytes {
-        0..=125 => {
-            header[1] = masked | payload_bytes as u8;
-            2
-        }
+    // Arrays of fixed length: each becomes one store, where a slice of variable length would be a call.
+    match payload_bytes {
+        0..=125 => out.extend_from_slice(&[first, masked | payload_bytes as u8]),
         126..=0xffff => {
-            header[1] = masked | LENGTH_16;
-            header[2..4].copy_from_slice(&(payload_bytes as u16).to_be_bytes());
-            4
+            let [high, low] = (payload_bytes as u16).to_be_bytes();
+            out.extend_from_slice(&[first, masked | LENGTH_16, high, low]);
         }
         _ => {
-            header[1] = masked | LENGTH_64;
-            header[2..10].copy_from_slice(&payload_bytes.to_be_bytes());
-            10
+            out.extend_from_slice(&[first, masked | LENGTH_64]);
+            out.extend_from_slice(&payload_bytes.to_be_bytes());
         }
-    };
-    if let Some(key) = mask {
-        header[end..end + 4].copy_from_slice(&key);
-        end += 4;
     }
-    out.extend_from_slice(&header[..end]);
+    if let Some(key) = mask {
+        out.extend_from_slice(&key);
+    }
 }
 
 /// Appends a whole message or control frame, masked while it is copied.

@@ -79,6 +79,13 @@ pub(crate) struct Header {
     pub(crate) header_bytes: usize,
 }
 
+impl Header {
+    /// The length of the whole frame. Below 2^64: a payload is below 2^63.
+    pub(crate) const fn frame_bytes(&self) -> u64 {
+        self.header_bytes as u64 + self.payload_bytes
+    }
+}
+
 /// The message that is open while its next fragment is awaited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenMessage {

@@ -3,26 +3,26 @@
 //! Written as XOR of 16-byte words, which compilers turn into vector code on every target; no `unsafe` is needed to
 //! reach memory speed.
 
-const WORD_BYTES: usize = 16;
-
-/// The key repeated over a word, in the byte order of memory.
-fn word_of(key: [u8; 4]) -> u128 {
-    const REPEAT: u128 = 0x0000_0001_0000_0001_0000_0001_0000_0001;
-    u128::from(u32::from_ne_bytes(key)) * REPEAT
-}
-
 /// Masks or unmasks `payload` in place; `key` belongs to its first byte.
 ///
-/// Applying the same key twice gives the payload back. To go on in the middle of a payload, see [`rotate_key`].
+/// Applying the same key twice gives the payload back.
 #[inline]
 pub fn apply_mask(payload: &mut [u8], key: [u8; 4]) {
-    let word = word_of(key);
-    let (words, rest) = payload.as_chunks_mut::<WORD_BYTES>();
-    for chunk in words {
-        *chunk = (u128::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
+    // The key repeated over a word, in the byte order of memory.
+    let short = u32::from_ne_bytes(key);
+    let long = u64::from(short) | u64::from(short) << 32;
+    let longest = u128::from(long) | u128::from(long) << 64;
+
+    let (words, rest) = payload.as_chunks_mut::<16>();
+    for word in words {
+        *word = (u128::from_ne_bytes(*word) ^ longest).to_ne_bytes();
     }
-    // The rest begins at a multiple of 16, hence of 4: the key is in phase.
-    for (byte, key) in rest.iter_mut().zip(word.to_ne_bytes()) {
+    // What is left begins at a multiple of 4: the key is in phase.
+    let (words, rest) = rest.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ short).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(key) {
         *byte ^= key;
     }
 }

@@ -98,7 +98,9 @@ impl Partial {
     /// Shows what [`advance`](Self::advance) said is whole.
     pub(crate) fn item(&self, whole: Whole) -> Result<Item<'_>, DecodeError> {
         match (whole, &self.message) {
-            (Whole::Control(opcode), _) => control_item(opcode, self.control.as_slice()),
+            (Whole::Control(Opcode::Ping), _) => Ok(Item::Ping(self.control.as_slice())),
+            (Whole::Control(Opcode::Pong), _) => Ok(Item::Pong(self.control.as_slice())),
+            (Whole::Control(_), _) => parse_close(self.control.as_slice()).map(Item::Close),
             (Whole::Message, Some(Message { body: Body::Text(text), .. })) => Ok(Item::Text(text.as_str())),
             (Whole::Message, Some(Message { body: Body::Binary(bytes), .. })) => Ok(Item::Binary(bytes)),
             (Whole::Message, None) => unreachable!("a message that is whole is kept until it is released"),
@@ -255,17 +257,8 @@ fn growth(held: usize, capacity: usize, chunk: usize, last: Option<u64>) -> usiz
     chunk.max(held.min(last))
 }
 
-/// A control frame as an item.
-pub(crate) fn control_item(opcode: Opcode, payload: &[u8]) -> Result<Item<'_>, DecodeError> {
-    match opcode {
-        Opcode::Ping => Ok(Item::Ping(payload)),
-        Opcode::Pong => Ok(Item::Pong(payload)),
-        Opcode::Close => Ok(Item::Close(parse_close(payload)?)),
-        Opcode::Continuation | Opcode::Text | Opcode::Binary => unreachable!("not a control frame"),
-    }
-}
-
 /// Takes at most `bytes` off the front of `input`.
+#[inline]
 pub(crate) fn take_front<'a>(input: &mut &'a mut [u8], bytes: u64) -> &'a mut [u8] {
     let count = usize::try_from(bytes).map_or(input.len(), |bytes| bytes.min(input.len()));
     let (front, rest) = std::mem::take(input).split_at_mut(count);

@@ -127,14 +127,15 @@ pub fn parse_response<'a>(
         return Err(ResponseError::NotUpgraded);
     }
     let expected = accept_value(key);
-    match fields.single("sec-websocket-accept") {
+    let [accept, subprotocol] = fields.singles(["sec-websocket-accept", "sec-websocket-protocol"]);
+    match accept {
         Single::One(accept) if accept.as_bytes() == expected => {}
         _ => return Err(ResponseError::Accept),
     }
     if fields.first("sec-websocket-extensions").is_some() {
         return Err(ResponseError::Extension);
     }
-    let subprotocol = match fields.single("sec-websocket-protocol") {
+    let subprotocol = match subprotocol {
         Single::Missing => None,
         Single::One(chosen) if offered.contains(&chosen) => Some(chosen),
         _ => return Err(ResponseError::Subprotocol),

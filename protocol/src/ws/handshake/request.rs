@@ -56,8 +56,9 @@ pub fn parse_request<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Option<
 
     let text = std::str::from_utf8(head).expect("invariant: the scanner lets ASCII pass, nothing else");
     let fields = Fields::new(field_lines(text));
-    check_host(fields)?;
-    let body = framing(fields)?;
+    let [host, length, encoding] = fields.singles(["host", "content-length", "transfer-encoding"]);
+    check_host(host)?;
+    let body = framing(length, encoding)?;
     Ok(Some(RequestHead { method, target, fields, body, bytes: head_bytes }))
 }
 
@@ -137,8 +138,8 @@ fn check_target(target: &str) -> Result<(), HeadError> {
     if target.starts_with('/') && !target.contains('#') { Ok(()) } else { Err(HeadError::Target) }
 }
 
-fn check_host(fields: Fields<'_>) -> Result<(), HeadError> {
-    match fields.single("host") {
+fn check_host(host: Single<'_>) -> Result<(), HeadError> {
+    match host {
         Single::Missing => Err(HeadError::HostMissing),
         Single::Several => Err(HeadError::HostDuplicate),
         Single::One(host) if is_host(host) => Ok(()),
@@ -176,9 +177,8 @@ fn is_host(host: &str) -> bool {
     !name.is_empty() && (port.is_empty() || port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn framing(fields: Fields<'_>) -> Result<BodyFraming, HeadError> {
-    let length = fields.single("content-length");
-    match (length, fields.single("transfer-encoding")) {
+fn framing(length: Single<'_>, encoding: Single<'_>) -> Result<BodyFraming, HeadError> {
+    match (length, encoding) {
         (Single::One(_) | Single::Several, Single::One(_) | Single::Several) => {
             Err(HeadError::LengthAndEncoding)
         }

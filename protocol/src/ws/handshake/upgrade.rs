@@ -91,20 +91,27 @@ impl<'a> RequestHead<'a> {
         if !fields.list_has("connection", "upgrade") {
             return Err(HandshakeError::ConnectionHeader);
         }
-        match fields.single("sec-websocket-version") {
+        let [version, key, origin, authorization, cookie] = fields.singles([
+            "sec-websocket-version",
+            "sec-websocket-key",
+            "origin",
+            "authorization",
+            "cookie",
+        ]);
+        match version {
             Single::Missing => return Err(HandshakeError::VersionMissing),
             Single::Several => return Err(HandshakeError::Duplicate("Sec-WebSocket-Version")),
             Single::One("13") => {}
             Single::One(_) => return Err(HandshakeError::VersionUnsupported),
         }
-        let key = match fields.single("sec-websocket-key") {
+        let key = match key {
             Single::Missing => return Err(HandshakeError::KeyMissing),
             Single::Several => return Err(HandshakeError::Duplicate("Sec-WebSocket-Key")),
             Single::One(key) if is_key(key) => key,
             Single::One(_) => return Err(HandshakeError::Key),
         };
-        for name in ["Origin", "Authorization", "Cookie"] {
-            if fields.single(name) == Single::Several {
+        for (field, name) in [(origin, "Origin"), (authorization, "Authorization"), (cookie, "Cookie")] {
+            if field == Single::Several {
                 return Err(HandshakeError::Duplicate(name));
             }
         }
