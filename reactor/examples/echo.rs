@@ -337,6 +337,18 @@ fn hold(options: &Options) -> Result<(), String> {
         each(rss_held.saturating_sub(rss)),
     );
 
+    let (turns, cpu) = (load(&server.counters.turns), load(&server.counters.cpu_ns));
+    let end = driver.now().after(Duration::from_secs(options.seconds));
+    while driver.now() < end {
+        driver.turn(Some(end), &mut events).map_err(describe)?;
+    }
+    println!(
+        "idle for {} s: {} turns of the server (it asks for ten a second), {} CPU us in all",
+        options.seconds,
+        load(&server.counters.turns) - turns,
+        (load(&server.counters.cpu_ns) - cpu) / 1_000,
+    );
+
     let (begin, cpu, mut closed) = (nanoseconds(ClockId::Monotonic), load(&server.counters.cpu_ns), 0);
     let client_cpu = nanoseconds(ClockId::ThreadCPUTime);
     for id in ids {

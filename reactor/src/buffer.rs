@@ -15,9 +15,14 @@ pub struct BufferPool {
     shared: Rc<Slots>,
 }
 
+/// Added to the distance between two slots. At a power of two the first lines of all slots would compete for the same
+/// few sets of the cache, and the first lines are what short messages fill.
+const STAGGER_BYTES: usize = 17 * 64;
+
 #[derive(Debug)]
 struct Slots {
     slot_bytes: usize,
+    stride_bytes: usize,
     memory: Box<[Cell<u8>]>,
     free: RefCell<Vec<u32>>,
 }
@@ -25,7 +30,7 @@ struct Slots {
 impl Slots {
     /// The first byte of a slot, with leave to write to all of it.
     fn start_of(&self, slot: u32) -> *mut u8 {
-        let start = slot as usize * self.slot_bytes;
+        let start = slot as usize * self.stride_bytes;
         // The whole slot is sliced, so that the pointer is good for all of it and no more.
         self.memory[start..start + self.slot_bytes].as_ptr().cast::<u8>().cast_mut()
     }
@@ -36,12 +41,13 @@ impl BufferPool {
     #[must_use]
     pub fn new(slots: usize, slot_bytes: usize) -> Self {
         // Zeroed by the allocator, so that a slot costs no memory before it is used for the first time.
-        let memory = vec![0u8; slots * slot_bytes].into_boxed_slice();
+        let stride_bytes = slot_bytes.next_multiple_of(64) + STAGGER_BYTES;
+        let memory = vec![0u8; slots * stride_bytes].into_boxed_slice();
         let raw = Box::into_raw(memory);
         // SAFETY: `Cell<u8>` has the layout of `u8`; ownership moves from one box to the other.
         let memory = unsafe { Box::from_raw(raw as *mut [Cell<u8>]) };
         let free = (0..slots as u32).rev().collect();
-        Self { shared: Rc::new(Slots { slot_bytes, memory, free: RefCell::new(free) }) }
+        Self { shared: Rc::new(Slots { slot_bytes, stride_bytes, memory, free: RefCell::new(free) }) }
     }
 
     /// Bytes of one slot.

@@ -31,6 +31,9 @@ const COMPLETION_ENTRIES: u32 = 8192;
 /// but no longer than [`MIN_WAIT_MICROSECONDS`] once there is one, lifts the limit: 6-12 % less CPU per message.
 const COMPLETIONS_WANTED: u32 = 256;
 const MIN_WAIT_MICROSECONDS: u32 = 1;
+/// That arms a timer, which is dear where there is little to do, and in a virtual machine dearest: so it is done only
+/// when the last wait brought so many that the limit was near.
+const MANY_COMPLETIONS: usize = 16;
 /// How often in a row the kernel may refuse to take entries before the ring is given up.
 const REFUSALS_LIMIT: u32 = 1_000;
 
@@ -57,6 +60,8 @@ pub(super) struct Ring {
     /// The kernel understands a minimum wait (6.12).
     has_min_wait: bool,
     enter_flags: EnterFlags,
+    /// The last wait brought many completions: the next one wants many.
+    is_loaded: bool,
     /// Completions that were copied out and not yet taken.
     reaped: Vec<Completion>,
 }
@@ -107,6 +112,7 @@ impl Ring {
             ring: owner,
             has_min_wait,
             enter_flags,
+            is_loaded: false,
             reaped: Vec::new(),
         })
     }
@@ -131,6 +137,7 @@ impl Ring {
         let reaped = self.reaped.len();
         self.submissions.sync();
         self.enter(1, timeout, &mut refusals)?;
+        self.is_loaded = self.reaped.len() - reaped >= MANY_COMPLETIONS;
         self.submit_all(&mut refusals)?;
         if self.reaped.len() == reaped && self.has_kernel_work() { self.submit(1) } else { Ok(()) }
     }
@@ -154,7 +161,7 @@ impl Ring {
         let mut want = want;
         if want > 0 {
             flags |= EnterFlags::EXT_ARG;
-            if self.has_min_wait {
+            if self.has_min_wait && self.is_loaded {
                 want = COMPLETIONS_WANTED;
                 args = args.min_wait_usec(MIN_WAIT_MICROSECONDS);
             }
