@@ -69,4 +69,93 @@ impl<T> Receiver<T> {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
+
+    /// True when the sending thread has dropped its end. What it sent before can still be taken.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.queue.is_abandoned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const MESSAGES: u32 = if cfg!(miri) { 50 } else { 20_000 };
+
+    #[test]
+    fn messages_come_in_order_and_none_is_lost_between_two_threads() {
+        let (mut sender, mut receiver) = lane(7, Waker::never_sleeps());
+        let sending = std::thread::spawn(move || {
+            for number in 0..MESSAGES {
+                let mut message = Box::new(number);
+                while let Err(back) = sender.push(message) {
+                    message = back;
+                    std::thread::yield_now();
+                }
+                sender.flush();
+            }
+        });
+        let mut expected = 0;
+        while expected < MESSAGES {
+            match receiver.pop() {
+                Some(message) => {
+                    assert_eq!(*message, expected);
+                    expected += 1;
+                }
+                None => std::thread::yield_now(),
+            }
+        }
+        sending.join().expect("the sender does not panic");
+        assert!(receiver.is_empty());
+        assert!(receiver.is_abandoned());
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_message_back_and_wakes_who_could_make_room() {
+        let waker = Waker::never_sleeps();
+        let (mut sender, mut receiver) = lane(2, waker.clone());
+        assert_eq!((sender.push("a"), sender.push("b")), (Ok(()), Ok(())));
+        assert!(!waker.is_notified(), "nobody has flushed");
+        assert_eq!(sender.push("c"), Err("c"));
+        assert!(waker.is_notified(), "or both would wait for each other");
+        assert_eq!(receiver.pop(), Some("a"));
+        assert_eq!(sender.push("c"), Ok(()));
+        assert_eq!((receiver.pop(), receiver.pop(), receiver.pop()), (Some("b"), Some("c"), None));
+    }
+
+    #[test]
+    fn only_a_flush_after_a_push_wakes() {
+        let waker = Waker::never_sleeps();
+        let (mut sender, _receiver) = lane(8, waker.clone());
+        sender.flush();
+        assert!(!waker.is_notified(), "there is nothing to see");
+        sender.push(1).expect("there is room");
+        sender.push(2).expect("there is room");
+        sender.flush();
+        assert!(waker.is_notified());
+        waker.awake();
+        sender.flush();
+        assert!(!waker.is_notified(), "it was told already");
+    }
+
+    #[test]
+    fn what_was_in_an_abandoned_lane_is_dropped_once() {
+        let token = Arc::new(());
+        let (mut sender, mut receiver) = lane(4, Waker::never_sleeps());
+        for _ in 0..3 {
+            sender.push(Arc::clone(&token)).expect("there is room");
+        }
+        assert!(!sender.is_abandoned());
+        drop(receiver.pop());
+        drop(receiver);
+        assert!(sender.is_abandoned());
+        // Nobody will ever take it, but it is not lost either: it goes with the lane.
+        sender.push(Arc::clone(&token)).expect("there is room");
+        assert_eq!(Arc::strong_count(&token), 4);
+        drop(sender);
+        assert_eq!(Arc::strong_count(&token), 1);
+    }
 }

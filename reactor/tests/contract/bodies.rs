@@ -566,14 +566,13 @@ pub(crate) fn a_wake_before_the_turn_ends_its_wait<W: World>(make: impl FnOnce(D
 }
 
 pub(crate) fn a_wake_from_another_thread_ends_the_wait<W: World>(make: impl FnOnce(DriverOptions) -> W) {
-    const MESSAGES: usize = 300;
     let mut harness = listening(make, options());
     let waker = harness.driver().waker();
     let (sent, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let sender = std::thread::spawn({
         let (sent, seen) = (Arc::clone(&sent), Arc::clone(&seen));
         move || {
-            for message in 1..=MESSAGES {
+            for message in 1..=W::MESSAGES_FROM_A_THREAD {
                 sent.store(message, Ordering::SeqCst);
                 waker.wake();
                 // Every other time, let the driver fall asleep first.
@@ -583,12 +582,47 @@ pub(crate) fn a_wake_from_another_thread_ends_the_wait<W: World>(make: impl FnOn
             }
         }
     });
-    while seen.load(Ordering::SeqCst) < MESSAGES {
+    while seen.load(Ordering::SeqCst) < W::MESSAGES_FROM_A_THREAD {
         // Without a deadline: a lost wake-up hangs here.
         harness.turn(None);
         seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
     }
     sender.join().expect("the sender does not panic");
+}
+
+pub(crate) fn what_comes_through_a_lane_ends_the_wait<W: World>(make: impl FnOnce(DriverOptions) -> W) {
+    let mut harness = listening(make, options());
+    let (mut sender, mut receiver) = holdfast_reactor::lane::lane(8, harness.driver().waker());
+    let taken = Arc::new(AtomicUsize::new(0));
+    let sending = std::thread::spawn({
+        let taken = Arc::clone(&taken);
+        move || {
+            for number in 0..W::MESSAGES_FROM_A_THREAD {
+                while sender.push(number).is_err() {
+                    // Full, and not flushed: the driver has to wake nevertheless.
+                    std::thread::yield_now();
+                }
+                // Batches of eight without a flush, then some with, between which the driver may fall asleep.
+                if number % 64 >= 32 || number + 1 == W::MESSAGES_FROM_A_THREAD {
+                    sender.flush();
+                    while number % 2 == 0 && taken.load(Ordering::SeqCst) <= number {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        }
+    });
+    let mut expected = 0;
+    while expected < W::MESSAGES_FROM_A_THREAD {
+        // Without a deadline: a lost wake-up hangs here.
+        harness.turn(None);
+        while let Some(number) = receiver.pop() {
+            assert_eq!(number, expected);
+            expected += 1;
+            taken.store(expected, Ordering::SeqCst);
+        }
+    }
+    sending.join().expect("the sender does not panic");
 }
 
 // ---- connecting ----

@@ -47,6 +47,8 @@ impl<D: Driver> World for Kernel<D> {
     // The receiver's buffer grows to `tcp_rmem`'s maximum, 6 MiB unless somebody has raised it.
     const MORE_THAN_FITS_BYTES: usize = 24 << 20;
 
+    const MESSAGES_FROM_A_THREAD: usize = 300;
+
     fn driver(&mut self) -> &mut D {
         &mut self.driver
     }

@@ -142,6 +142,7 @@ macro_rules! contract {
                 a_turn_keeps_its_deadline
                 a_wake_before_the_turn_ends_its_wait
                 a_wake_from_another_thread_ends_the_wait
+                what_comes_through_a_lane_ends_the_wait
                 a_connect_succeeds_and_both_sides_talk
                 a_connect_leaves_from_the_address_that_was_asked_for
                 a_connect_that_is_refused_fails

@@ -32,6 +32,8 @@ impl World for Simulated {
 
     const MORE_THAN_FITS_BYTES: usize = 1 << 20;
 
+    const MESSAGES_FROM_A_THREAD: usize = 5;
+
     fn takes_what_fits(&self) -> bool {
         self.takes_what_fits
     }

@@ -45,6 +45,10 @@ pub(crate) trait World {
     /// More than fits into the buffers between the two: so that a peer that does not read is felt.
     const MORE_THAN_FITS_BYTES: usize;
 
+    /// Messages that another thread sends in the tests of waking. A driver that never sleeps waits for that thread
+    /// by turning, so few of them do.
+    const MESSAGES_FROM_A_THREAD: usize;
+
     /// Whether a send is taken whole whenever there is room for it. A kernel that is short of memory does not either.
     fn takes_what_fits(&self) -> bool {
         true
