@@ -17,6 +17,8 @@
 //! - The clock steps back (or the process restarts with such a clock): ids go on from the last one, so the lead is the
 //!   step plus the above, until the clock has caught up.
 //!
+//! - The clock says a time before 2026 or after 2095: it is not believed, and ids go on from the last one.
+//!
 //! [`Snowflake::lead_ms`] says how much it is. An id is a name and an order, not a clock.
 
 use super::MessageId;
@@ -80,9 +82,10 @@ impl Snowflake {
     /// The next id. `now_ms`: milliseconds since 1970, by whatever clock; it may stand still or step back.
     ///
     /// # Panics
-    /// When 41 bits of milliseconds are used up, in the year 2095: two messages would get the same name.
+    /// When 41 bits of milliseconds are used up, since two messages would get the same name. No clock can bring that
+    /// about, only a `last_issued` that no generator has issued before 2095.
     pub fn next(&mut self, now_ms: u64) -> MessageId {
-        let clock_ms = now_ms.saturating_sub(Self::EPOCH_MS);
+        let clock_ms = clock_ms(now_ms);
         if clock_ms > self.time_ms {
             self.time_ms = clock_ms;
             self.sequence = 0;
@@ -92,7 +95,7 @@ impl Snowflake {
         }
         assert!(
             self.time_ms <= TIME_MAX_MS,
-            "message ids are used up: the clock or the last id is beyond 2095"
+            "message ids are used up: the last one that was issued is of 2095"
         );
         let id = self.time_ms << TIME_SHIFT | u64::from(self.worker.0) << SEQUENCE_BITS | self.sequence;
         self.sequence += 1;
@@ -102,7 +105,15 @@ impl Snowflake {
     /// How far the ids' time runs ahead of the clock.
     #[must_use]
     pub const fn lead_ms(&self, now_ms: u64) -> u64 {
-        self.time_ms.saturating_sub(now_ms.saturating_sub(Self::EPOCH_MS))
+        self.time_ms.saturating_sub(clock_ms(now_ms))
+    }
+}
+
+/// The time of ids at a time of the clock; 0 if that is beyond belief.
+const fn clock_ms(now_ms: u64) -> u64 {
+    match now_ms.saturating_sub(Snowflake::EPOCH_MS) {
+        credible @ 0..=TIME_MAX_MS => credible,
+        _ => 0,
     }
 }
 
@@ -180,7 +191,16 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "beyond 2095")]
+    fn a_clock_beyond_belief_changes_nothing() {
+        let mut ids = Snowflake::new(WORKER, None);
+        let before = ids.next(NOW_MS);
+        let after = ids.next(u64::MAX);
+        assert!(after > before);
+        assert_eq!(after.timestamp_ms(), NOW_MS);
+    }
+
+    #[test]
+    #[should_panic(expected = "used up")]
     fn ids_that_are_used_up_are_not_given_twice() {
         Snowflake::new(WORKER, Some(MessageId(u64::MAX >> 1))).next(NOW_MS);
     }

@@ -22,12 +22,13 @@ pub fn write_accept(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>) {
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// Appends an answer that refuses a request; the connection is to be closed after it. 405 names the method that is
-/// allowed, 426 the protocol and version.
+/// Appends an answer that refuses a request; the connection is to be closed after it. 401 names the scheme that is
+/// wanted, 405 the method that is allowed, 426 the protocol and version.
 pub fn write_refusal(out: &mut Vec<u8>, status: u16, retry_after_seconds: Option<u32>, body: &str) {
     let reason = reason_phrase(status);
     write(out, format_args!("HTTP/1.1 {status} {reason}\r\n"));
     match status {
+        401 => write(out, format_args!("WWW-Authenticate: Bearer\r\n")),
         405 => write(out, format_args!("Allow: GET\r\n")),
         426 => write(out, format_args!("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")),
         _ => {}
@@ -102,5 +103,6 @@ mod tests {
         );
         assert!(refusal(426, None).contains("\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
         assert!(refusal(405, None).contains("\r\nAllow: GET\r\n"));
+        assert!(refusal(401, None).contains("\r\nWWW-Authenticate: Bearer\r\n"));
     }
 }
