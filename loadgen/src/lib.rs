@@ -18,13 +18,21 @@
 
 pub mod address;
 pub mod arrival;
+pub mod cli;
 pub mod clock;
+pub mod crew;
 pub mod engine;
 pub mod measure;
+pub mod mode;
 pub mod outcome;
+pub mod pilot;
+pub mod progress;
 pub mod random;
+pub mod report;
 pub mod scenario;
 pub mod sequence;
+pub mod server;
+pub mod settings;
 pub mod stamp;
 pub mod target;
 pub mod token;

@@ -26,6 +26,7 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
         if !authorization.is_empty() {
             authorization.insert_str(0, "Bearer ");
         }
+        let path = self.scenario.path(member);
         let Fleet { driver, options, members, .. } = &mut self.fleet;
         let record = &mut members[member as usize];
         let Some(output) = driver.output(record.connection) else { return };
@@ -37,7 +38,7 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
         }
         let request = ClientRequest {
             host: &options.host,
-            target: &options.path,
+            target: path.as_deref().unwrap_or(&options.path),
             key: &key,
             subprotocols: &subprotocols,
             headers: &headers,

@@ -50,6 +50,9 @@ pub struct Engine<D, S> {
 /// Members that one turn closes at most: the server's answers must be read too.
 const CLOSES_PER_TURN: u32 = 256;
 
+/// Frames of one message from the server: the longest message of Autobahn|Testsuite has 65,537.
+const FRAGMENTS_MAX: u32 = 100_000;
+
 impl<D: Driver, S: Scenario> Engine<D, S> {
     /// An engine that begins to connect with its first turn.
     pub fn new(
@@ -68,7 +71,7 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
             Ramp::Flat => None,
         };
         let bytes = options.message_bytes_max;
-        let limits = MessageLimits { frame_bytes: bytes, message_bytes: bytes, fragments: 65_537 };
+        let limits = MessageLimits { frame_bytes: bytes, message_bytes: bytes, fragments: FRAGMENTS_MAX };
         let fleet = Fleet::new(driver, options, now);
         Self {
             fleet,
@@ -191,7 +194,10 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
             let ended = match decoder.next(&mut input, &self.limits) {
                 Ok(Some(item)) => self.item(member, item),
                 Ok(None) => break,
-                Err(error) => Some(Ended::Protocol(error)),
+                Err(error) => {
+                    self.say_close(connection, error.close_code());
+                    Some(Ended::Protocol(error))
+                }
             };
             if let Some(ended) = ended {
                 self.fleet.fail(member, ended);
@@ -224,12 +230,18 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
                 let connection = self.fleet.members[member as usize].connection;
                 let code = frame.map_or(ws::CloseCode::NO_STATUS, |frame| frame.code);
                 let is_answer = self.fleet.members[member as usize].phase == Phase::Closing;
-                if !is_answer && let Some(output) = self.fleet.driver.output(connection) {
+                if !is_answer {
                     // RFC 6455 §5.5.1: the answer echoes the code.
-                    ws::encode_close(output.buffer(), code, "", Some(self.fleet.random.mask()));
+                    self.say_close(connection, code);
                 }
                 Some(Ended::Closed(code.0, frame.map_or("", |frame| frame.reason).to_owned()))
             }
+        }
+    }
+
+    fn say_close(&mut self, connection: ConnectionId, code: ws::CloseCode) {
+        if let Some(output) = self.fleet.driver.output(connection) {
+            ws::encode_close(output.buffer(), code, "", Some(self.fleet.random.mask()));
         }
     }
 

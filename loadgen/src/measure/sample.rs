@@ -34,6 +34,7 @@ pub struct Sampler {
     baseline_slabs: Option<Slabs>,
     samples: Vec<Sample>,
     caches: Vec<CacheGrowth>,
+    is_finished: bool,
 }
 
 /// One row of the series.
@@ -98,6 +99,7 @@ impl Sampler {
             baseline_slabs: Slabs::now().ok(),
             samples: Vec::new(),
             caches: Vec::new(),
+            is_finished: false,
         })
     }
 
@@ -117,7 +119,10 @@ impl Sampler {
     ///
     /// # Errors
     /// When a process is gone: the server most likely died.
-    pub fn take(&mut self, now: Moment, connections: u64) -> Result<Sample, ProcError> {
+    pub fn take(&mut self, now: Moment, connections: u64) -> Result<(), ProcError> {
+        if self.is_finished {
+            return Ok(());
+        }
         let machine = MachineMemory::now()?;
         let slabs = self.baseline_slabs.as_ref().and_then(|_| Slabs::now().ok());
         let server = self.server.map(|pid| self.server_sample(pid, &machine, slabs.as_ref())).transpose()?;
@@ -130,7 +135,7 @@ impl Sampler {
             kernel_growth_bytes: machine.kernel_bytes() as i64 - self.baseline.kernel_bytes() as i64,
         };
         self.samples.push(sample);
-        Ok(sample)
+        Ok(())
     }
 
     fn server_sample(
@@ -157,6 +162,13 @@ impl Sampler {
             other_bytes: (kernel_growth - slab_growth - page_table_growth) / 2.0,
             cpu_ns: CpuSample::of(pid)?.total_ns(),
         })
+    }
+
+    /// Takes no more samples of the server: it is about to go.
+    #[must_use]
+    pub fn finished(mut self) -> Self {
+        self.is_finished = true;
+        self
     }
 
     /// All samples so far.

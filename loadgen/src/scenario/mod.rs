@@ -3,6 +3,7 @@
 //! A scenario decides, the engine acts: it is told what came, and says what to send, when it wants its next turn,
 //! and what becomes of a member whose connection has ended. It knows no socket and no clock.
 
+pub mod autobahn;
 pub mod books;
 pub mod chat;
 pub mod connect;
@@ -39,6 +40,11 @@ pub trait Scenario {
 
     /// Appends the token for this member's handshake to `token`, if it logs in that way.
     fn authorize(&mut self, _member: u32, _token: &mut String) {}
+
+    /// The request target of this member's handshake, when it is not that of the URL.
+    fn path(&self, _member: u32) -> Option<String> {
+        None
+    }
 
     /// A member's connection is upgraded. It must be brought [up](Fleet::up) now or later.
     fn opened<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32);

@@ -1,0 +1,473 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::arrival::Spread;
+use crate::crew::DriverChoice;
+use crate::units::{parse_count, parse_duration};
+
+const EXAMPLES: &str = "\
+Examples:
+  holdfast-load million
+      start the server beside this binary and hold a million logged-in sessions on it, then let them chat
+  holdfast-load hold ws://127.0.0.1:8080/ws --connections 100k --hold 60s --login --data holdfast-data
+      hold 100,000 logged-in sessions on a server that runs already
+  holdfast-load hold ws://127.0.0.1:9000/ --connections 5000 --ramp 1000 --server-pid 4242
+      any WebSocket server: what does it pay for a connection?
+  holdfast-load echo ws://127.0.0.1:8080/echo --connections 200 --in-flight 16 --size 64 --duration 10s \\
+      --server-pid 4242 --json echo.json
+      processor time per message
+  holdfast-load connect ws://127.0.0.1:8080/ws --connections 200 --duration 10s --data holdfast-data
+      handshakes with login
+  holdfast-load chat ws://127.0.0.1:8080/ws --connections 10k --rate 20000 --duration 30s --data holdfast-data
+      pairs of users write to each other; nothing may be lost, doubled or out of order
+
+Exit codes:
+  0  all is well
+  1  a threshold was missed (a connection was lost, a latency was too long …)
+  2  something was lost, duplicated, reordered or corrupted
+  3  the generator itself was the limit: do not trust the latencies
+  4  the run could not be set up, or was broken off";
+
+/// A load generator for any WebSocket server, and for chat on Holdfast.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast-load", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub mode: Mode,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Mode {
+    /// Open connections and hold them.
+    Hold(HoldArgs),
+    /// Send messages to an echo endpoint and compare every reply.
+    Echo(EchoArgs),
+    /// Connect, upgrade, log in if told, close; again and again.
+    Connect(ConnectArgs),
+    /// Let pairs of users write to each other, and keep the books on every message.
+    Chat(ChatArgs),
+    /// Start the server beside this binary and show that it holds a million sessions.
+    Million(MillionArgs),
+    /// Be the client of Autobahn|Testsuite's fuzzing server.
+    Autobahn(AutobahnArgs),
+}
+
+/// Where the report goes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Report")]
+pub struct OutputArgs {
+    /// Write the report as JSON (docs/loadgen.md explains each field).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the report as one self-contained page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Show no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// How connections are made.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connections")]
+pub struct FleetArgs {
+    /// How many.
+    #[arg(long, short = 'n', value_name = "N", value_parser = parse_count)]
+    pub connections: Option<u32>,
+    /// Connects per second; without it as fast as the handshakes under way allow.
+    #[arg(long, value_name = "PER_SECOND")]
+    pub ramp: Option<f64>,
+    /// How connects and messages are spread over time.
+    #[arg(long, value_enum, default_value = "poisson")]
+    pub arrivals: Spread,
+    /// Handshakes under way at most (login included), so that a slow server is measured and not drowned.
+    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "512")]
+    pub handshakes: u32,
+    /// How long a handshake or a close may take.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    pub timeout: Duration,
+    /// Failures in a row after which a connection is given up.
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub attempts: u32,
+    /// How often each connection shows that it lives (an unsolicited pong); 0s: never.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub heartbeat: Duration,
+    /// A header of the handshake, as `Name: value`. May be repeated.
+    #[arg(long, value_name = "HEADER", value_parser = parse_header)]
+    pub header: Vec<(String, String)>,
+    /// A subprotocol to offer. May be repeated, the best liked first.
+    #[arg(long, value_name = "NAME", value_parser = parse_token)]
+    pub subprotocol: Vec<String>,
+    /// A source address. May be repeated; on loopback the generator finds its own.
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Vec<IpAddr>,
+    /// What moves the bytes.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub driver: DriverChoice,
+    /// Threads of the generator.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Everything random follows from it; without it another one each time, which is printed.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// The server's process: its processor time and memory are in the report.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Connections that may be lost before the run counts as failed.
+    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "0")]
+    pub max_lost: u32,
+    /// Before starting, wait until the kernel has freed the sockets of an earlier run.
+    #[arg(long)]
+    pub wait_for_kernel: bool,
+}
+
+/// Who logs in.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Login")]
+pub struct LoginArgs {
+    /// Log in (implied by the options that say how).
+    #[arg(long)]
+    pub login: bool,
+    /// The server's data directory, with the key that tokens are minted from.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["token_key", "token"])]
+    pub data: Option<PathBuf>,
+    /// The key itself.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_key: Option<PathBuf>,
+    /// A token made elsewhere, one for each connection. May be repeated.
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Vec<String>,
+    /// The first user's number; the others follow.
+    #[arg(long, value_name = "ID", default_value = "1000000")]
+    pub first_user: u64,
+    /// How frames are written.
+    #[arg(long, value_enum, default_value = "proto")]
+    pub format: FormatChoice,
+    /// Say who is there by the first frame rather than in the handshake.
+    #[arg(long)]
+    pub hello: bool,
+}
+
+impl LoginArgs {
+    /// True when members log in.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        self.login || self.hello || self.data.is_some() || self.token_key.is_some() || !self.token.is_empty()
+    }
+}
+
+/// How frames are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatChoice {
+    /// Protobuf in binary messages.
+    Proto,
+    /// JSON in text messages.
+    Json,
+}
+
+/// When the generator itself is the limit.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Honesty")]
+pub struct LatenessArgs {
+    /// p99 lateness of the generator's own sends up to this is always fine.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1ms")]
+    pub lateness: Duration,
+    /// Beyond it, p99 lateness may be this share of the measured p99 latency.
+    #[arg(long, value_name = "SHARE", default_value = "0.1")]
+    pub lateness_share: f64,
+}
+
+/// `hold`.
+#[derive(Debug, Args)]
+pub struct HoldArgs {
+    /// ws://host[:port]/path
+    pub url: String,
+    /// How long to hold them.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "120s")]
+    pub hold: Duration,
+    /// Connections.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Login.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// Report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `echo`.
+#[derive(Debug, Args)]
+pub struct EchoArgs {
+    /// ws://host[:port]/path
+    pub url: String,
+    /// Messages of each connection under way at most.
+    #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub in_flight: u32,
+    /// Bytes of a message.
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_count)]
+    pub size: u32,
+    /// How long to measure.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    pub duration: Duration,
+    /// How long to run before that.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
+    pub warmup: Duration,
+    /// Messages per second in all, open loop; without it each reply is answered with the next message.
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// Send text rather than binary messages.
+    #[arg(long)]
+    pub text: bool,
+    /// The p99 latency that is demanded.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_p99: Option<Duration>,
+    /// Connections.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Honesty.
+    #[command(flatten)]
+    pub lateness: LatenessArgs,
+    /// Report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `connect`.
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// ws://host[:port]/path
+    pub url: String,
+    /// Handshakes per second, open loop; without it as many as go (the same as --ramp).
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// How long to measure.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    pub duration: Duration,
+    /// How long to run before that.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
+    pub warmup: Duration,
+    /// Stop after so many handshakes, though the time is not over.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub repeat: Option<u32>,
+    /// End each connection with a reset rather than with close frames.
+    #[arg(long)]
+    pub reset: bool,
+    /// Connections.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Login.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// Report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// ws://host[:port]/path
+    pub url: String,
+    /// Messages per second in all.
+    #[arg(long, value_name = "PER_SECOND", default_value = "1000")]
+    pub rate: f64,
+    /// How long to send.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub duration: Duration,
+    /// How long to wait afterwards for what is under way.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub quiesce: Duration,
+    /// Bytes of a message's text (at least 60: the stamp).
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = parse_count)]
+    pub size: u32,
+    /// The p99 from the intended moment to `accepted` that is demanded.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_accepted_p99: Option<Duration>,
+    /// The p99 from the intended moment to the receiver's event that is demanded.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_delivered_p99: Option<Duration>,
+    /// The share of the wanted rate that must be acked and delivered.
+    #[arg(long, value_name = "SHARE", default_value = "0.98")]
+    pub min_rate_share: f64,
+    /// Connections.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Login.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// Honesty.
+    #[command(flatten)]
+    pub lateness: LatenessArgs,
+    /// Report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `million`.
+#[derive(Debug, Args)]
+pub struct MillionArgs {
+    /// How many sessions.
+    #[arg(long, short = 'n', value_name = "N", value_parser = parse_count, default_value = "1000000")]
+    pub connections: u32,
+    /// Connects per second that are tried; the handshakes under way limit it to what goes.
+    #[arg(long, value_name = "PER_SECOND", default_value = "50000")]
+    pub ramp: f64,
+    /// Handshakes under way at most, login included.
+    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "1024")]
+    pub handshakes: u32,
+    /// How long to hold them with heartbeats alone: whole heartbeats, so that each member beats equally often.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub hold: Duration,
+    /// How often each member shows that it lives.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub heartbeat: Duration,
+    /// Messages per second, between random pairs.
+    #[arg(long, value_name = "PER_SECOND", default_value = "5000")]
+    pub rate: f64,
+    /// How long they flow.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub duration: Duration,
+    /// How long to wait afterwards for what is under way.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub quiesce: Duration,
+    /// Bytes of a message's text.
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = parse_count)]
+    pub size: u32,
+    /// The server; without it the `holdfast` beside this binary.
+    #[arg(long, value_name = "FILE")]
+    pub server: Option<PathBuf>,
+    /// Where the server keeps its data for the run; without it a directory that goes away afterwards.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A further argument for the server. May be repeated: --server-arg=--shards --server-arg=1
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub server_arg: Vec<String>,
+    /// Let the server listen on 127.0.0.1 alone; the generator then binds source addresses.
+    #[arg(long)]
+    pub one_address: bool,
+    /// What moves the generator's bytes.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub driver: DriverChoice,
+    /// Threads of the generator.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Everything random follows from it.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Do not raise kernel settings.
+    #[arg(long)]
+    pub keep_settings: bool,
+    /// Demanded: bytes of a session in the server's process, at most.
+    #[arg(long, value_name = "BYTES", default_value = "300")]
+    pub max_user_bytes: f64,
+    /// Demanded: bytes of the server's side per session in all, kernel included and everything that is not per
+    /// session spread over them, at most.
+    #[arg(long, value_name = "BYTES", default_value = "4600")]
+    pub max_total_bytes: f64,
+    /// Demanded: µs of the server's processor time per idle session and second, at most.
+    #[arg(long, value_name = "US", default_value = "0.8")]
+    pub max_idle_cpu: f64,
+    /// Demanded: sessions that come up per second over the ramp, at least.
+    #[arg(long, value_name = "PER_SECOND", default_value = "15000")]
+    pub min_ramp: f64,
+    /// Demanded: length of the whole run, at most.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "6m")]
+    pub max_time: Duration,
+    /// Honesty.
+    #[command(flatten)]
+    pub lateness: LatenessArgs,
+    /// Report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `autobahn`.
+#[derive(Debug, Args)]
+pub struct AutobahnArgs {
+    /// The fuzzing server, as ws://127.0.0.1:9001
+    pub url: String,
+    /// The name in the suite's report.
+    #[arg(long, value_name = "NAME", default_value = "holdfast-load", value_parser = parse_token)]
+    pub agent: String,
+    /// What moves the bytes.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub driver: DriverChoice,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is `Name: value`")?;
+    let name = parse_token(name.trim_end())?;
+    let value = value.trim();
+    let taken = ["host", "upgrade", "connection", "content-length", "transfer-encoding"];
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with("sec-websocket-") || taken.contains(&lower.as_str()) {
+        return Err(format!("`{name}` is the handshake's own; there are options for what may be chosen"));
+    }
+    if !value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
+        return Err(format!("the value of `{name}` has characters that a header cannot carry"));
+    }
+    Ok((name, value.to_owned()))
+}
+
+/// RFC 9110 §5.6.2.
+fn parse_token(text: &str) -> Result<String, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_token) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no name: letters, digits and !#$%&'*+-.^_`|~ only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_understood() {
+        let joined = EXAMPLES.replace("\\\n", " ");
+        let examples: Vec<&str> =
+            joined.lines().map(str::trim).filter(|line| line.starts_with("holdfast-load ")).collect();
+        assert!(examples.len() >= 6);
+        for example in examples {
+            if let Err(error) = Cli::try_parse_from(example.split_whitespace()) {
+                panic!("`{example}`: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn headers() {
+        assert_eq!(parse_header("X-Key:  a b "), Ok(("X-Key".into(), "a b".into())));
+        for wrong in ["X", "X y: z", ": z", "Host: a", "sec-websocket-key: a", "X: é"] {
+            assert!(parse_header(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn login_is_implied_by_how() {
+        let login = |more: &[&str]| {
+            let words = ["holdfast-load", "hold", "ws://x/"].iter().chain(more);
+            match Cli::try_parse_from(words).unwrap().mode {
+                Mode::Hold(args) => args.login.wanted(),
+                _ => unreachable!("it is `hold`"),
+            }
+        };
+        assert!(!login(&[]));
+        assert!(login(&["--data", "d"]));
+        assert!(login(&["--token", "t"]));
+    }
+}

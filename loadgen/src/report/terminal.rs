@@ -1,0 +1,156 @@
+//! The report on a terminal: a table of demands, and the figures that people look for first.
+
+use std::fmt::Write as _;
+
+use super::{Report, Threshold};
+use crate::units::{bytes, count, micros};
+
+/// The whole text, ending with a line break.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(report, &mut out);
+    out
+}
+
+fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+    let connections = &report.connections;
+    writeln!(
+        out,
+        "connections  {} of {} opened ({}/s), {} held, {} lost, {} failed attempts",
+        count(connections.opened),
+        count(connections.target),
+        count(connections.opened_per_second.round() as u64),
+        count(connections.held),
+        count(connections.lost),
+        count(connections.failed_attempts),
+    )?;
+    for (title, tally) in [("failed", &connections.failures), ("lost", &connections.losses)] {
+        for (name, number) in tally.iter() {
+            writeln!(out, "             {title}: {} × {name}", count(number))?;
+        }
+    }
+    if let Some(messages) = &report.messages {
+        writeln!(
+            out,
+            "messages     {} sent, {} acked, {} delivered ({}/s), {} lost, {} duplicated, {} reordered, {} corrupted",
+            count(messages.sent),
+            count(messages.acked),
+            count(messages.delivered),
+            count(messages.per_second.round() as u64),
+            count(messages.lost),
+            count(messages.duplicated),
+            count(messages.reordered),
+            count(messages.corrupted),
+        )?;
+        if let Some(chat) = &messages.chat {
+            let odd = [
+                ("never acked", chat.unacked),
+                ("own events lost", chat.own_lost),
+                ("sent again", chat.resent),
+                ("out of order after a refusal", chat.resequenced),
+                ("misrouted", chat.misrouted),
+                ("inbox numbers repeated", chat.revs_repeated),
+                ("inbox numbers missing", chat.revs_missing),
+                ("conversation numbers missing", chat.seqs_missing),
+                ("held back for want of acks", chat.held_back),
+                ("never sent for want of acks", chat.unsent),
+                ("gaps", chat.gaps),
+                ("reconnects", chat.reconnects),
+            ];
+            for (name, number) in odd.into_iter().filter(|(_, number)| *number > 0) {
+                writeln!(out, "             {} {name}", count(number))?;
+            }
+            for (name, number) in chat.refused.iter().chain(chat.errors.iter()) {
+                writeln!(out, "             {} × error {name}", count(number))?;
+            }
+        }
+    }
+    for (name, latency) in &report.latency_us {
+        if latency.count > 0 {
+            let name = name.replace('_', " ");
+            writeln!(
+                out,
+                "{name:<24} p50 {:>10}  p99 {:>10}  p99.9 {:>10}  max {:>10}  (n = {})",
+                micros(latency.p50),
+                micros(latency.p99),
+                micros(latency.p999),
+                micros(latency.max),
+                count(latency.count),
+            )?;
+        }
+    }
+    write_server(report, out)?;
+    write_generator(report, out)?;
+    if !report.thresholds.is_empty() {
+        writeln!(out)?;
+        let width = report.thresholds.iter().map(|threshold| threshold.name.len()).max().unwrap_or(0);
+        for threshold in &report.thresholds {
+            let mark = if threshold.pass { "ok  " } else { "MISS" };
+            let (measured, limit) = values(threshold);
+            let bound = if threshold.at_most { "≤" } else { "≥" };
+            writeln!(out, "  {mark}  {:<width$}  {measured:>14}  {bound} {limit}", threshold.name)?;
+        }
+    }
+    let why = report.error.as_deref().unwrap_or_else(|| report.outcome.explain());
+    writeln!(out, "\n{}: {why}", report.verdict)
+}
+
+/// A threshold's two numbers, in the unit that reads best.
+pub(super) fn values(threshold: &Threshold) -> (String, String) {
+    let show = |value: f64| match threshold.unit {
+        "bytes" if value >= 1e6 => bytes(value),
+        "us" => micros(value),
+        "" => count(value.max(0.0) as u64),
+        unit if value.fract() == 0.0 => format!("{} {unit}", count(value.max(0.0) as u64)),
+        unit if value.abs() >= 1_000.0 => format!("{} {unit}", count(value.max(0.0).round() as u64)),
+        unit => format!("{value:.2} {unit}"),
+    };
+    (threshold.measured.map_or_else(|| "not measured".into(), show), show(threshold.limit))
+}
+
+fn write_server(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Some(server) = &report.server else { return Ok(()) };
+    if let (Some(per), Some(fit)) = (server.bytes_per_connection, server.fit) {
+        writeln!(
+            out,
+            "server       {:.0} ± {:.0} B user + {:.0} ± {:.0} B kernel = {:.0} B per connection",
+            per.user, fit.user.slope_error, per.kernel, fit.kernel.slope_error, per.total
+        )?;
+    }
+    if let Some(total) = server.total_bytes {
+        writeln!(out, "             {} in all, kernel included", bytes(total))?;
+    }
+    if let Some(us) = server.idle_cpu_us_per_connection_second {
+        writeln!(out, "             {us:.3} µs processor time per idle connection and second")?;
+    }
+    if let Some(us) = server.cpu_us_per_message {
+        writeln!(out, "             {us:.3} µs processor time per message")?;
+    }
+    if let Some(us) = server.cpu_us_per_handshake {
+        writeln!(out, "             {us:.2} µs processor time per handshake")?;
+    }
+    Ok(())
+}
+
+fn write_generator(report: &Report, out: &mut String) -> std::fmt::Result {
+    let generator = &report.generator;
+    write!(out, "generator    {}, {} thread(s)", generator.driver, generator.threads)?;
+    if let Some(share) = generator.cpu_share {
+        write!(out, ", {:.0} % of one processor", share * 100.0)?;
+    }
+    if let Some(lateness) = &generator.lateness {
+        let allowed = micros(lateness.allowed_p99_us);
+        write!(out, ", p99 lateness {} (allowed {allowed})", micros(lateness.lateness_us.p99))?;
+    }
+    writeln!(out)?;
+    if let Some(steal) = report.machine.steal_share.filter(|share| *share > 0.01) {
+        writeln!(
+            out,
+            "machine      {:.1} % of the processor time was stolen by the hypervisor",
+            steal * 100.0
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! `chat` against a server in one page that does one thing wrong: each thing is found, and called by its name.
+
+mod support;
+
+use support::chat_server::{ChatServer, Fault};
+use support::{DRIVERS, Run, load};
+
+struct Key(tempfile::TempDir);
+
+impl Key {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("token.key"), [7; 32]).expect("it can be written");
+        Self(directory)
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().expect("a temporary directory has a plain name")
+    }
+}
+
+fn chat(driver: &str, server: &ChatServer, more: &[&str]) -> Run {
+    let key = Key::new();
+    let url = server.url();
+    let words =
+        ["chat", &url, "--data", key.path(), "--duration", "700ms", "--quiesce", "700ms", "--lateness", "1s"];
+    let words: Vec<&str> = words.into_iter().chain(more.iter().copied()).collect();
+    load(driver, &words)
+}
+
+const FEW: [&str; 6] = ["-n", "4", "--rate", "200", "--arrivals", "constant"];
+
+#[test]
+fn an_honest_server_passes() {
+    for driver in DRIVERS {
+        for more in [&[][..], &["--format", "json"], &["--hello"], &["--threads", "2"], &["--size", "4000"]] {
+            let server = ChatServer::start(Fault::None);
+            let words: Vec<&str> = FEW.iter().chain(more).copied().collect();
+            let run = chat(driver, &server, &words).expect(0);
+            let sent = run.number("/messages/sent");
+            assert!((120.0..=145.0).contains(&sent), "200/s for 0.7 s are 140, not {sent}");
+            for what in ["acked", "delivered", "chat/own"] {
+                assert_eq!(run.number(&format!("/messages/{what}")), sent, "{what}");
+            }
+            assert!(run.number("/latency_us/accepted/p99") > 0.0);
+            assert!(run.number("/latency_us/delivered/p99") > 0.0);
+        }
+    }
+}
+
+#[test]
+fn whatever_a_server_does_wrong_is_found() {
+    for (fault, counter) in [
+        (Fault::LoseDelivery(30), "lost"),
+        (Fault::LoseOwnEvent(30), "chat/own_lost"),
+        (Fault::DeliverTwice(30), "duplicated"),
+        (Fault::RepeatRev(30), "chat/revs_repeated"),
+        (Fault::Reorder(30), "reordered"),
+        (Fault::Corrupt(30), "corrupted"),
+        (Fault::SkipRev(30), "chat/revs_missing"),
+        (Fault::SkipSeq(30), "chat/seqs_missing"),
+    ] {
+        let server = ChatServer::start(fault);
+        let run = chat("uring", &server, &FEW).expect(2);
+        assert!(run.number(&format!("/messages/{counter}")) >= 1.0, "{fault:?}\n{}", run.stdout);
+        assert_eq!(run.json["outcome"], "incorrect");
+    }
+}
+
+#[test]
+fn a_message_that_was_never_acked_is_missed_but_not_wrong() {
+    let server = ChatServer::start(Fault::Ignore(30));
+    let run = chat("uring", &server, &FEW).expect(1);
+    assert_eq!(run.number("/messages/chat/unacked"), 1.0);
+    assert_eq!(run.number("/messages/lost"), 0.0);
+}
+
+#[test]
+fn a_refusal_is_tried_again() {
+    let server = ChatServer::start(Fault::RateLimit(30));
+    let run = chat("uring", &server, &FEW).expect(0);
+    assert_eq!(run.json["messages"]["chat"]["errors"]["rate_limited"], 1);
+    assert_eq!(run.number("/messages/chat/resent"), 1.0);
+    assert_eq!(run.number("/messages/delivered"), run.number("/messages/sent"));
+}
+
+#[test]
+fn a_gap_is_healed_by_a_sync() {
+    let server = ChatServer::start(Fault::Gap(30));
+    let run = chat("epoll", &server, &FEW).expect(0);
+    assert_eq!(run.number("/messages/chat/gaps"), 1.0);
+    assert!(run.number("/messages/chat/pages") >= 1.0);
+    assert_eq!(run.number("/messages/delivered"), run.number("/messages/sent"));
+}
+
+#[test]
+fn who_is_sent_away_comes_back_and_loses_nothing() {
+    for driver in DRIVERS {
+        let server = ChatServer::start(Fault::CloseAll(30, 4_201));
+        let words: Vec<&str> = FEW.into_iter().chain(["--max-lost", "4"]).collect();
+        let run = chat(driver, &server, &words).expect(0);
+        assert_eq!(run.number("/connections/lost"), 4.0);
+        assert_eq!(run.number("/messages/chat/reconnects"), 4.0);
+        assert_eq!(server.sessions(), 8);
+        assert!(run.number("/messages/chat/resent") >= 1.0, "what was not acked is sent again");
+        assert_eq!(run.number("/messages/delivered"), run.number("/messages/sent"));
+        let reason = "closed by the server: 4201 planted";
+        assert_eq!(run.json["connections"]["losses"][reason], 4, "{}", run.stdout);
+    }
+}
+
+#[test]
+fn who_is_told_not_to_come_back_stays_away() {
+    let server = ChatServer::start(Fault::CloseAll(30, 4_002));
+    let words: Vec<&str> = FEW.into_iter().chain(["--max-lost", "4"]).collect();
+    let run = chat("uring", &server, &words).expect(1);
+    assert_eq!(server.sessions(), 4);
+    assert_eq!(run.number("/connections/held"), 0.0);
+}
+
+#[test]
+fn hold_and_connect_log_in_too() {
+    let key = Key::new();
+    let server = ChatServer::start(Fault::None);
+    let words = ["hold", &server.url(), "-n", "6", "--hold", "100ms", "--data", key.path()];
+    let run = load("uring", &words).expect(0);
+    assert_eq!((run.number("/connections/held"), server.sessions()), (6.0, 6));
+    let words =
+        ["connect", &server.url(), "-n", "2", "--repeat", "10", "--warmup", "0s", "--data", key.path()];
+    load("epoll", &words).expect(0);
+    assert!(server.sessions() >= 16);
+}
