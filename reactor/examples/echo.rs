@@ -32,6 +32,8 @@ struct Options {
     size_bytes: usize,
     seconds: u64,
     table_slots: Option<u32>,
+    /// `hold`: the client ends its streams first, and closes when the server has.
+    polite: bool,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn run() -> Result<(), String> {
         size_bytes: 64,
         seconds: 5,
         table_slots: None,
+        polite: false,
     };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -66,6 +69,7 @@ fn run() -> Result<(), String> {
             "--in-flight" => options.in_flight = number()?.max(1),
             "--size" => options.size_bytes = number()?.max(1),
             "--seconds" => options.seconds = number()? as u64,
+            "--polite" => options.polite = value == "yes",
             "--table-slots" => options.table_slots = Some(number()? as u32),
             _ => return Err(format!("{name} is not known")),
         }
@@ -351,19 +355,27 @@ fn hold(options: &Options) -> Result<(), String> {
 
     let (begin, cpu, mut closed) = (nanoseconds(ClockId::Monotonic), load(&server.counters.cpu_ns), 0);
     let client_cpu = nanoseconds(ClockId::ThreadCPUTime);
+    let process_cpu = nanoseconds(ClockId::ProcessCPUTime);
     for id in ids {
-        driver.close(id);
+        if options.polite { driver.shutdown(id) } else { driver.close(id) }
     }
     while closed < count || load(&server.counters.closed) < count as u64 {
         let soon = driver.now().after(Duration::from_millis(1));
         driver.turn(Some(soon), &mut events).map_err(describe)?;
-        closed += events.drain(..).filter(|event| matches!(event, Event::Closed(..))).count();
+        for event in events.drain(..) {
+            match event {
+                Event::Closed(..) => closed += 1,
+                Event::EndOfStream(id) => driver.close(id),
+                _ => {}
+            }
+        }
     }
     println!(
-        "closed in {:.2} s: {:.2} CPU us each for the server, {:.2} for the client",
+        "closed in {:.2} s: {:.2} CPU us each for the server, {:.2} for the client, {:.2} for the process",
         (nanoseconds(ClockId::Monotonic) - begin) as f64 / 1e9,
         each(load(&server.counters.cpu_ns) - cpu) / 1e3,
         each(nanoseconds(ClockId::ThreadCPUTime) - client_cpu) / 1e3,
+        each(nanoseconds(ClockId::ProcessCPUTime) - process_cpu) / 1e3,
     );
     server.stop()
 }

@@ -19,6 +19,11 @@ impl RawAddress {
         }
     }
 
+    /// True for an IPv4 address without a port.
+    pub(super) const fn is_any_port_of_v4(&self) -> bool {
+        matches!(self, Self::V4(address) if address.sin_port == 0)
+    }
+
     /// Where it stands and how long it is; valid as long as `self` does not move.
     pub(super) const fn parts(&self) -> (*const libc::sockaddr, libc::socklen_t) {
         match self {

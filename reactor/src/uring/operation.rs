@@ -26,7 +26,9 @@ pub(super) enum Operation {
     Receive,
     /// Send; completes only when it fell short.
     Send,
-    /// Send FIN.
+    /// An ordinary descriptor, to send FIN with.
+    Install,
+    /// FIN, sent by a worker of the kernel.
     Shutdown,
     /// Any link of the chain that connects; the first that fails completes, else the last.
     Connect,
@@ -39,13 +41,14 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Wake,
         Self::Accept,
         Self::Readable,
         Self::Writable,
         Self::Receive,
         Self::Send,
+        Self::Install,
         Self::Shutdown,
         Self::Connect,
         Self::CancelConnect,

@@ -22,7 +22,7 @@ pub struct Probe {
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// The kernel was built without it, or is older than 5.1.
-    #[error("this kernel ({kernel}) has no io_uring; use a kernel from 6.7 on, or `--driver epoll`")]
+    #[error("this kernel ({kernel}) has no io_uring; use a kernel from 6.8 on, or `--driver epoll`")]
     NoSystemCall {
         /// The kernel's release.
         kernel: String,
@@ -107,7 +107,7 @@ pub fn probe() -> Result<Probe, ProbeError> {
     Ok(Probe { kernel: kernel(), table_slots, has_min_wait })
 }
 
-const NEEDED_OPERATIONS: [(u8, &str, &str); 9] = [
+const NEEDED_OPERATIONS: [(u8, &str, &str); 10] = [
     (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD", "5.1"),
     (opcode::AcceptMulti::CODE, "IORING_OP_ACCEPT", "5.5"),
     (opcode::AsyncCancel2::CODE, "IORING_OP_ASYNC_CANCEL", "5.5"),
@@ -116,6 +116,7 @@ const NEEDED_OPERATIONS: [(u8, &str, &str); 9] = [
     (opcode::Recv::CODE, "IORING_OP_RECV", "5.6"),
     (opcode::Shutdown::CODE, "IORING_OP_SHUTDOWN", "5.11"),
     (opcode::Socket::CODE, "IORING_OP_SOCKET", "5.19"),
+    (opcode::FixedFdInstall::CODE, "IORING_OP_FIXED_FD_INSTALL", "6.8"),
     (opcode::SetSockOpt::CODE, "IORING_OP_URING_CMD", "5.19"),
 ];
 
@@ -234,7 +235,7 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
         }
         Some(libc::ENOMEM) => "raise RLIMIT_MEMLOCK or free memory",
         Some(libc::EMFILE | libc::ENFILE) => "raise RLIMIT_NOFILE and fs.file-max",
-        Some(libc::EINVAL) => "this kernel is too old for it: use one from 6.7 on, or `--driver epoll`",
+        Some(libc::EINVAL) => "this kernel is too old for it: use one from 6.8 on, or `--driver epoll`",
         _ => "use `--driver epoll`",
     }
 }

@@ -296,7 +296,12 @@ impl Ring {
         self.push(entry.flags(EntryFlags::SKIP_SUCCESS), tag)
     }
 
-    /// Sends FIN. (The kernel gives this one to a worker thread.)
+    /// Makes an ordinary descriptor for the same socket, which completes within the submit.
+    pub(super) fn install(&mut self, slot: u32, tag: Tag) -> io::Result<()> {
+        self.push(opcode::FixedFdInstall::new(Fixed(slot), 0).build(), tag)
+    }
+
+    /// Sends FIN, by one of the kernel's worker threads.
     pub(super) fn shutdown(&mut self, slot: u32, tag: Tag) -> io::Result<()> {
         self.push(opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build(), tag)
     }
@@ -340,13 +345,18 @@ impl Ring {
         let socket = opcode::Socket::new(target.family(), libc::SOCK_STREAM, libc::IPPROTO_TCP)
             .file_index(Some(destination))
             .build();
-        let mut chain = Vec::with_capacity(5);
+        let mut chain = Vec::with_capacity(6);
         chain.push(socket.flags(link));
         chain.push(Self::set_option(slot, libc::IPPROTO_TCP, libc::TCP_NODELAY, &YES).flags(link));
         if let Some(bytes) = send_buffer_bytes {
             chain.push(Self::set_option(slot, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes).flags(link));
         }
         if let Some(source) = source {
+            if source.is_any_port_of_v4() {
+                // The port is chosen when the target is known, so that it need not be unique for all targets.
+                let option = libc::IP_BIND_ADDRESS_NO_PORT;
+                chain.push(Self::set_option(slot, libc::IPPROTO_IP, option, &YES).flags(link));
+            }
             let (address, bytes) = source.parts();
             chain.push(opcode::Bind::new(Fixed(slot), address, bytes).build().flags(link));
         }

@@ -260,12 +260,13 @@ fn completions_of_an_older_life_of_a_slot_reach_nobody() {
         Operation::Readable,
         Operation::Writable,
         Operation::Send,
+        Operation::Install,
         Operation::Shutdown,
         Operation::Connect,
         Operation::CancelConnect,
         Operation::Close,
     ] {
-        for result in [-libc::ECANCELED, -libc::ECONNRESET, 0, 1] {
+        for result in [-libc::ECANCELED, -libc::ECONNRESET, i32::MAX] {
             let user_data = Tag::of(operation, id.index, id.generation.wrapping_sub(1)).to_bits();
             let completion = Completion { user_data, result, flags: 0 };
             driver.completed(0, completion, &mut events).expect("nothing is submitted");

@@ -320,9 +320,9 @@ impl UringDriver {
         }
         if slot.flags.has(Flags::SHUTDOWN_WANTED) && slot.flags.raise(Flags::SHUTDOWN_SENT) {
             slot.in_kernel += 1;
-            let tag = Tag::of(Operation::Shutdown, index, slot.generation);
+            let tag = Tag::of(Operation::Install, index, slot.generation);
             let (ring, slot) = self.tables.locate(index);
-            return ring.shutdown(slot, tag);
+            return ring.install(slot, tag);
         }
         Ok(())
     }
