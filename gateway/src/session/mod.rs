@@ -185,6 +185,12 @@ impl Session {
         self.state == State::Registering
     }
 
+    /// True when [`Self::handle_drained`] must be called once the output has gone out.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.waits_for_room
+    }
+
     /// When the token ends, in seconds since 1970; `None` before there is one.
     #[must_use]
     pub fn expires_seconds(&self) -> Option<u64> {

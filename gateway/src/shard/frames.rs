@@ -142,6 +142,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         self.counters.frames_received.add(frames);
         if unsent_bytes > self.rules.echo_output_bytes && matches!(connection.phase, Phase::Echo) {
             self.pause(id, Paused::OUTPUT);
+            self.awaiting_output.push(id);
         }
         end
     }

@@ -225,11 +225,14 @@ fn refused(error: &HeadError) -> Request {
 
 /// The token of a handshake: a header, a second subprotocol `bearer.<token>`, or a cookie; the last only for pages
 /// of allowed sites, since browsers send cookies for anybody's page.
-fn bearer<'a>(upgrade: &Upgrade<'a>, allowed_origins: &[String]) -> Result<Option<&'a str>, &'static str> {
+fn bearer<'a>(
+    upgrade: &Upgrade<'a>,
+    allowed_origins: &[String],
+) -> Result<Option<&'a str>, (u16, &'static str)> {
     if let Some(value) = upgrade.authorization() {
         let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err("the Authorization header must be `Bearer <token>`");
+            return Err((401, "the Authorization header must be `Bearer <token>`"));
         }
         return Ok(Some(token.trim()));
     }
@@ -243,6 +246,6 @@ fn bearer<'a>(upgrade: &Upgrade<'a>, allowed_origins: &[String]) -> Result<Optio
         Some(origin) if allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) => {
             Ok(Some(token))
         }
-        _ => Err("a cookie counts only with an Origin that auth.allowed_origins names"),
+        _ => Err((403, "a cookie counts only with an Origin that auth.allowed_origins names")),
     }
 }

@@ -52,8 +52,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             self.go_on(id, Paused::HTTP);
         }
         match then {
-            // Output that the socket takes at once brings no `Drained`; then there was room for all of it.
-            Then::Wait | Then::Drain => {}
+            Then::Wait => {}
+            Then::Drain => self.awaiting_output.push(id),
             Then::Close => self.linger(id),
             Then::Abort => self.close_now(id),
             Then::Upgrade => self.return_from_http(id),

@@ -127,6 +127,9 @@ pub struct Shard<D, B> {
     timers: Timers,
     /// Connections whose command a full queue gave back.
     stalled: VecDeque<ConnectionId>,
+    /// Connections with something that waits until their output has gone out. The driver says `Drained` only for
+    /// output that the socket did not take at once, so each is looked at after the next turn.
+    awaiting_output: Vec<ConnectionId>,
     /// Unregistrations that a full queue gave back; their connections are gone.
     farewells: VecDeque<(Key, Command)>,
     device_names: FxHashSet<Rc<str>>,
@@ -164,6 +167,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             table: Table::default(),
             timers: Timers::new(now, TIMER_TICK),
             stalled: VecDeque::new(),
+            awaiting_output: Vec::new(),
             farewells: VecDeque::new(),
             device_names: FxHashSet::default(),
             entry_json: EntryJson::default(),
@@ -202,6 +206,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             self.handle_event(event);
         }
         self.events = events;
+        self.look_after_output();
 
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.more_deliveries = self.inputs.backend.receive(DELIVERIES_PER_TURN, &mut deliveries);
@@ -247,7 +252,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     }
 
     fn next_deadline(&self) -> Option<Moment> {
-        if self.more_deliveries || !self.inputs.http_effects.is_empty() {
+        if self.more_deliveries || !self.awaiting_output.is_empty() || !self.inputs.http_effects.is_empty() {
             return Some(Moment(0));
         }
         let mut next = self.timers.next();
@@ -415,6 +420,19 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
     }
 
+    fn look_after_output(&mut self) {
+        let mut waiting = std::mem::take(&mut self.awaiting_output);
+        for id in waiting.drain(..) {
+            // What the socket did not take brings a `Drained` later.
+            if self.driver.unsent_bytes(id) == 0 {
+                self.handle_drained(id);
+            }
+        }
+        if self.awaiting_output.is_empty() {
+            self.awaiting_output = waiting;
+        }
+    }
+
     fn handle_closed(&mut self, id: ConnectionId, reason: &CloseReason) {
         let address = self.address(id);
         let Some(connection) = self.table.remove(id) else { return };
@@ -471,6 +489,9 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             None => return,
         };
         let registered_now = !was_registered && session.is_registered();
+        if session.waits_for_room() {
+            self.awaiting_output.push(id);
+        }
         if registered_now && let Some((user, _)) = session.identity() {
             self.shared.directory.insert(user, self.id, id.index);
             self.counters.sessions.add(1);
