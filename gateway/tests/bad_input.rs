@@ -288,7 +288,7 @@ fn frames_that_break_rfc_6455_are_closed_with_its_codes() {
                 ("2^63 bytes", declared(1 << 63), 1002),
                 ("2^63 - 1 bytes", declared((1 << 63) - 1), 1009),
                 ("256 KiB + 1", declared((256 << 10) + 1), 1009),
-                ("65 fragments", fragments(65), 1009),
+                ("65 fragments", fragments(65), 1008),
                 ("continuation of nothing", vec![0x80, 0x80, 0, 0, 0, 0], 1002),
                 ("long ping", [&[0x89, 0xfe, 0, 126, 0, 0, 0, 0][..], &[0; 126]].concat(), 1002),
                 ("fragmented ping", vec![0x09, 0x80, 0, 0, 0, 0], 1002),

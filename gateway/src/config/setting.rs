@@ -160,7 +160,7 @@ pub static SETTINGS: &[Setting] = &[
         "limits.fragments",
         limits.fragments,
         Count { min: 1, max: 65_536 },
-        "Fragments of one WebSocket message; beyond, close code 1009."
+        "Fragments of one WebSocket message; beyond, close code 1008."
     ),
     setting!(
         "limits.output",

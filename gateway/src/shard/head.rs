@@ -130,8 +130,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         };
         let token = match bearer(upgrade, &self.rules.allowed_origins) {
             Ok(token) => token,
-            Err(text) => {
-                return Request::Refused { status: 403, retry_after_seconds: None, text: text.to_owned() };
+            Err((status, text)) => {
+                return Request::Refused { status, retry_after_seconds: None, text: text.to_owned() };
             }
         };
         let claims = match token {
