@@ -478,3 +478,20 @@ fn a_peer_that_does_not_read_its_echo_is_not_read_either() {
         },
     );
 }
+
+#[test]
+fn an_echo_larger_than_the_output_budget_does_not_stop_the_connection() {
+    on_each(
+        |config| config.bench_endpoints = true,
+        |live| {
+            let mut peer = live.upgraded("/echo", "");
+            for _ in 0..3 {
+                let text = "x".repeat(256 << 10);
+                peer.frame(Opcode::Text, text.as_bytes());
+                assert_eq!(peer.next(), Got::Text(text));
+            }
+            peer.frame(Opcode::Close, &[0x03, 0xe8]);
+            assert_eq!(peer.close_code(), 1000);
+        },
+    );
+}

@@ -199,6 +199,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     pub fn turn(&mut self) -> Result<bool, ReactorError> {
         let until = self.next_deadline();
         let mut events = std::mem::take(&mut self.events);
+        // Those whose output goes out in this turn; who joins them while events are handled waits for the next.
+        let awaiting_output = std::mem::take(&mut self.awaiting_output);
         self.driver.turn(until, &mut events)?;
         self.now = self.driver.now();
         self.counters.turns.add(1);
@@ -206,7 +208,12 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             self.handle_event(event);
         }
         self.events = events;
-        self.look_after_output();
+        for id in awaiting_output {
+            // What the socket did not take brings a `Drained` later.
+            if self.driver.unsent_bytes(id) == 0 {
+                self.handle_drained(id);
+            }
+        }
 
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.more_deliveries = self.inputs.backend.receive(DELIVERIES_PER_TURN, &mut deliveries);
@@ -417,19 +424,6 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                 self.carry_out(id, outcome);
             }
             Phase::Head | Phase::Lingering | Phase::Closing => {}
-        }
-    }
-
-    fn look_after_output(&mut self) {
-        let mut waiting = std::mem::take(&mut self.awaiting_output);
-        for id in waiting.drain(..) {
-            // What the socket did not take brings a `Drained` later.
-            if self.driver.unsent_bytes(id) == 0 {
-                self.handle_drained(id);
-            }
-        }
-        if self.awaiting_output.is_empty() {
-            self.awaiting_output = waiting;
         }
     }
 
