@@ -62,6 +62,8 @@ pub(super) struct Ring {
     enter_flags: EnterFlags,
     /// The last wait brought many completions: the next one wants many.
     is_loaded: bool,
+    /// Entries are queued that the kernel has not taken.
+    is_queued: bool,
     /// Completions that were copied out and not yet taken.
     reaped: Vec<Completion>,
 }
@@ -113,6 +115,7 @@ impl Ring {
             has_min_wait,
             enter_flags,
             is_loaded: false,
+            is_queued: false,
             reaped: Vec::new(),
         })
     }
@@ -122,9 +125,9 @@ impl Ring {
     pub(super) fn submit(&mut self, runs: u32) -> io::Result<()> {
         let mut refusals = 0;
         for _ in 0..runs {
-            self.submissions.sync();
-            if self.submissions.is_empty() && !self.has_kernel_work() {
-                break;
+            // One load for a ring with nothing to do: a thread with many rings comes here often.
+            if !self.is_queued && !self.has_kernel_work() {
+                return Ok(());
             }
             self.enter(0, None, &mut refusals)?;
         }
@@ -135,7 +138,6 @@ impl Ring {
     pub(super) fn submit_and_wait(&mut self, timeout: Option<Timespec>) -> io::Result<()> {
         let mut refusals = 0;
         let reaped = self.reaped.len();
-        self.submissions.sync();
         self.enter(1, timeout, &mut refusals)?;
         self.is_loaded = self.reaped.len() - reaped >= MANY_COMPLETIONS;
         self.submit_all(&mut refusals)?;
@@ -144,17 +146,15 @@ impl Ring {
 
     /// Submits until the queue is empty: the callers' rule about memory depends on it.
     fn submit_all(&mut self, refusals: &mut u32) -> io::Result<()> {
-        loop {
-            self.submissions.sync();
-            if self.submissions.is_empty() && !self.submissions.cq_overflow() {
-                return Ok(());
-            }
+        while self.is_queued || self.submissions.cq_overflow() {
             self.enter(0, None, refusals)?;
         }
+        Ok(())
     }
 
     /// One `io_uring_enter`, then reaps.
     fn enter(&mut self, want: u32, timeout: Option<Timespec>, refusals: &mut u32) -> io::Result<()> {
+        self.submissions.sync();
         let queued = self.submissions.len() as u32;
         let mut args = SubmitArgs::new();
         let mut flags = self.enter_flags;
@@ -181,6 +181,8 @@ impl Ring {
                 unsafe { self.submitter.enter(queued, want, flags.bits(), Some(&args)) }
             }
         };
+        self.submissions.sync();
+        self.is_queued = !self.submissions.is_empty();
         self.reap();
         match entered {
             Ok(taken) if taken > 0 || queued == 0 => {
@@ -212,15 +214,15 @@ impl Ring {
         self.completions.sync();
     }
 
-    /// True when the kernel has something that only an enter brings out.
+    /// True when the kernel has something that only an enter brings out. (With deferred work nothing is put into the
+    /// completion queue but by an enter of ours, which reaps it.)
     fn has_kernel_work(&self) -> bool {
         self.submissions.taskrun() || self.submissions.cq_overflow()
     }
 
     /// True when a sleep would be wrong.
-    pub(super) fn is_busy(&mut self) -> bool {
-        self.completions.sync();
-        !self.reaped.is_empty() || !self.completions.is_empty() || self.has_kernel_work()
+    pub(super) fn is_busy(&self) -> bool {
+        !self.reaped.is_empty() || self.has_kernel_work()
     }
 
     /// Swaps the completions that were copied out against an empty list, so that its memory is used again.
@@ -392,6 +394,7 @@ impl Ring {
         }
         // SAFETY: whoever builds an entry that points to memory, above, asks its caller for what this needs.
         let pushed = unsafe { self.submissions.push_multiple(entries) };
+        self.is_queued = true;
         pushed.map_err(|_| io::Error::from_raw_os_error(libc::ENOBUFS))
     }
 }
