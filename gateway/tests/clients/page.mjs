@@ -1,0 +1,160 @@
+// The page in a real browser: two people chat, the server is stopped politely, killed, and comes back.
+//
+//   node page.mjs HOLDFAST DIRECTORY
+//
+// HOLDFAST is the server's binary; data and screenshots go into DIRECTORY. The browser is $CHROMIUM, or chromium in
+// /usr/bin. Nothing here waits for time to pass: each step waits for what it needs to see, or fails.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const [holdfast, directory] = process.argv.slice(2);
+const PATIENCE_MS = 30_000;
+const SERVER_AWAY = /ERR_CONNECTION_(REFUSED|RESET|CLOSED)|WebSocket connection to .* failed/;
+
+/** A server with this data; resolves when it says where it listens. */
+async function serve(listen, ...flags) {
+  const data = join(directory, "data");
+  const server = spawn(holdfast, ["serve", "--listen", listen, "--data", data, ...flags], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  for await (const line of createInterface({ input: server.stdout })) {
+    const found = line.match(/http:\/\/([0-9.:]+)\//);
+    if (found) {
+      server.stdout.resume();
+      return { server, address: found[1] };
+    }
+  }
+  throw new Error(`the server ended before it listened, with ${server.exitCode}`);
+}
+
+async function end(server, signal) {
+  const ended = once(server, "exit");
+  server.kill(signal);
+  return (await ended)[0];
+}
+
+/** A tab whose every complaint is kept, except that the server is away when we have sent it away. */
+async function openTab(context, url, complaints) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("console", (message) => {
+    if (message.type() === "error" && !SERVER_AWAY.test(message.text())) complaints.push(message.text());
+  });
+  await page.goto(url);
+  return page;
+}
+
+async function comeIn(page, name) {
+  await page.fill("#name", name);
+  await page.click("#login-form [type=submit]");
+  await connected(page);
+}
+
+const connected = (page) => page.locator("#status", { hasText: /^Connected$/ }).waitFor();
+const disconnected = (page) => page.locator("#status", { hasText: /^(Reconnecting|Offline)/ }).waitFor();
+
+async function say(page, text) {
+  await page.fill("#text", text);
+  await page.press("#text", "Enter");
+}
+
+/** Waits until the open conversation shows this text once and delivered, and gives all texts from top to bottom. */
+async function sees(page, text) {
+  const message = page.locator("li.message[data-state=delivered] .body").getByText(text, { exact: true });
+  await message.first().waitFor();
+  assert.equal(await message.count(), 1, `${text} is there more than once`);
+  return page.locator("li.message .body").allTextContents();
+}
+
+async function main(browser) {
+  const complaints = [];
+  let { server, address } = await serve("127.0.0.1:0");
+  try {
+    const url = `http://${address}/`;
+    const desk = await browser.newContext({ viewport: { width: 1100, height: 720 }, deviceScaleFactor: 2 });
+    const pocket = await browser.newContext({ viewport: { width: 390, height: 780 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
+    const ana = await openTab(desk, url, complaints);
+    const ben = await openTab(pocket, url, complaints);
+    await comeIn(ana, "Ana");
+    await comeIn(ben, "Ben");
+
+    // To and fro.
+    await ana.fill("#with", "Ben");
+    await ana.press("#with", "Enter");
+    await ana.locator("#other-name", { hasText: "Ben" }).waitFor();
+    await say(ana, "Are you coming tonight?");
+    await sees(ana, "Are you coming tonight?");
+    await ben.locator("#conversations button", { hasText: "Are you coming tonight?" }).click();
+    await sees(ben, "Are you coming tonight?");
+    await ben.fill("#text", "Sure. 🌊 你好, and <b>no markup</b>");
+    await ben.click("#send");
+    await sees(ana, "Sure. 🌊 你好, and <b>no markup</b>");
+
+    // A polite stop; what is written meanwhile waits, and arrives once.
+    assert.equal(await end(server, "SIGTERM"), 0, "a drained server ends with 0");
+    await Promise.all([disconnected(ana), disconnected(ben)]);
+    await say(ana, "Written while the server was away");
+    await ana.locator("li.message[data-state=sending] .body", { hasText: "Written while" }).waitFor();
+    ({ server } = await serve(address));
+    await Promise.all([connected(ana), connected(ben)]);
+    await sees(ana, "Written while the server was away");
+    await sees(ben, "Written while the server was away");
+
+    // No farewell at all.
+    await end(server, "SIGKILL");
+    await Promise.all([disconnected(ana), disconnected(ben)]);
+    ({ server } = await serve(address));
+    await Promise.all([connected(ana), connected(ben)]);
+    await ben.fill("#text", "Still here after kill -9");
+    await ben.click("#send");
+    const expected = [
+      "Are you coming tonight?",
+      "Sure. 🌊 你好, and <b>no markup</b>",
+      "Written while the server was away",
+      "Still here after kill -9",
+    ];
+    assert.deepEqual(await sees(ana, expected[3]), expected);
+    assert.deepEqual(await sees(ben, expected[3]), expected);
+
+    // Reloaded, the tab has everything; so has a device that has never been there.
+    await ana.reload();
+    await connected(ana);
+    assert.deepEqual(await sees(ana, expected[3]), expected);
+    const other = await browser.newContext();
+    const laptop = await openTab(other, url, complaints);
+    await comeIn(laptop, "Ben");
+    await laptop.locator("#conversations button").first().click();
+    assert.deepEqual(await sees(laptop, expected[3]), expected);
+
+    // Nothing sticks out on a phone.
+    const overflow = await ben.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.equal(overflow, 0, "the page is wider than the phone");
+    await ana.screenshot({ path: join(directory, "chat-desktop.png") });
+    await ben.screenshot({ path: join(directory, "chat-phone.png") });
+    assert.deepEqual(complaints, []);
+    assert.equal(await end(server, "SIGTERM"), 0);
+  } finally {
+    server.kill("SIGKILL");
+  }
+}
+
+await rm(join(directory, "data"), { recursive: true, force: true });
+await mkdir(directory, { recursive: true });
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  // Chromium's own sandbox refuses to run as root.
+  chromiumSandbox: process.getuid() !== 0,
+});
+try {
+  await main(browser);
+  console.log("the page sends, receives, survives a polite stop and a kill, and fits a phone");
+} finally {
+  await browser.close();
+}
