@@ -1,7 +1,7 @@
 //! Leads a run through its phases: watches the threads, takes the samples, shows the progress, and notices when
 //! somebody dies or wants to stop.
 //!
-//! It sleeps on the threads' ends, not on a clock, and wakes ten times a second to look.
+//! It sleeps on the threads' ends, and wakes ten or twenty times a second to look.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,8 +51,8 @@ pub struct Pilot<R> {
     pub server: Option<ServerProcess>,
     interrupted: Arc<AtomicBool>,
     target: u64,
-    next_sample: Moment,
-    sample_every: Duration,
+    last_sample: Moment,
+    last_sampled_up: u64,
 }
 
 /// How a phase ended.
@@ -65,6 +65,10 @@ pub enum PhaseEnd {
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Samples are taken this often, and while the number of connections changes at each 64th of it.
+const SAMPLE_PAUSE_MAX: Duration = Duration::from_millis(500);
+const SAMPLE_PAUSE_MIN: Duration = Duration::from_millis(50);
+const SAMPLE_STEPS: u64 = 64;
 
 /// Sets a flag at SIGINT and SIGTERM, so that what was changed is put back and what was measured is written.
 ///
@@ -91,8 +95,8 @@ impl<R: Send + 'static> Pilot<R> {
             server: None,
             interrupted,
             target: u64::from(target),
-            next_sample: Moment::default(),
-            sample_every: Duration::from_millis(500),
+            last_sample: Moment::default(),
+            last_sampled_up: 0,
         }
     }
 
@@ -137,7 +141,9 @@ impl<R: Send + 'static> Pilot<R> {
             if let Some(server) = &mut self.server {
                 server.check()?;
             }
-            let ended = self.crew.wait(end.since(now).min(LOOK_EVERY));
+            let is_ramp = snapshot.awaited > 0 && self.sampler.is_some();
+            let pause = if is_ramp { SAMPLE_PAUSE_MIN } else { LOOK_EVERY };
+            let ended = self.crew.wait(end.since(now).min(pause));
             if ended && self.crew.has_ended() {
                 return Ok(PhaseEnd::Reached);
             }
@@ -163,11 +169,12 @@ impl<R: Send + 'static> Pilot<R> {
     }
 
     fn sample(&mut self, now: Moment, snapshot: &Snapshot) -> Result<(), PilotError> {
-        if now < self.next_sample {
-            return Ok(());
+        let passed = now.since(self.last_sample);
+        let moved = snapshot.up.abs_diff(self.last_sampled_up) >= (self.target / SAMPLE_STEPS).max(1);
+        if passed >= SAMPLE_PAUSE_MAX || (moved && passed >= SAMPLE_PAUSE_MIN) {
+            self.sample_now(snapshot.up)?;
         }
-        self.next_sample = now.after(self.sample_every);
-        self.sample_now(snapshot.up)
+        Ok(())
     }
 
     /// Takes a sample out of turn.
@@ -175,6 +182,8 @@ impl<R: Send + 'static> Pilot<R> {
     /// # Errors
     /// When a process that is measured is gone.
     pub fn sample_now(&mut self, connections: u64) -> Result<(), PilotError> {
+        self.last_sample = clock::monotonic();
+        self.last_sampled_up = connections;
         if let Some(sampler) = &mut self.sampler {
             match sampler.take(clock::monotonic(), connections) {
                 Ok(()) => {}

@@ -22,8 +22,20 @@ impl Key {
 fn chat(driver: &str, server: &ChatServer, more: &[&str]) -> Run {
     let key = Key::new();
     let url = server.url();
-    let words =
-        ["chat", &url, "--data", key.path(), "--duration", "700ms", "--quiesce", "700ms", "--lateness", "1s"];
+    let words = [
+        "chat",
+        &url,
+        "--data",
+        key.path(),
+        "--duration",
+        "700ms",
+        "--quiesce",
+        "700ms",
+        "--lateness",
+        "1s",
+        "--min-rate-share",
+        "0.5",
+    ];
     let words: Vec<&str> = words.into_iter().chain(more.iter().copied()).collect();
     load(driver, &words)
 }

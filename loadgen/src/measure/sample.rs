@@ -81,6 +81,13 @@ impl ServerSample {
     pub fn total_bytes(&self) -> f64 {
         self.rss_bytes as f64 + self.kernel_bytes()
     }
+
+    /// All told, where what others on the machine gave back meanwhile is not set off against what the server took.
+    #[must_use]
+    pub fn charged_bytes(&self) -> f64 {
+        let growth = self.slab_bytes.max(0.0) + self.other_bytes.max(0.0);
+        self.rss_bytes as f64 + self.page_table_bytes as f64 + growth
+    }
 }
 
 impl Sampler {

@@ -69,6 +69,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<Report, SetupError> {
     let crew = Crew::start(setup.kind, &setup.options, setup.threads, make)?;
     let mut pilot = Pilot::new(crew, connections, progress, interrupted);
     pilot.sampler = setup.take_sampler();
+    pilot.sample_now(0)?;
 
     let ramp_begin = clock::monotonic();
     pilot.phase("ramp", RAMP_AT_MOST, |now| now.awaited == 0)?;

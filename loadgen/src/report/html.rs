@@ -106,7 +106,10 @@ fn write_thresholds(report: &Report, out: &mut String) -> std::fmt::Result {
     if report.thresholds.is_empty() {
         return Ok(());
     }
-    writeln!(out, "<h2>Demanded and measured</h2><table><thead><tr><th></th><th>what</th><th>measured</th>")?;
+    writeln!(
+        out,
+        "<h2>Demanded and measured</h2><table><thead><tr><th></th><th class=\"what\">what</th><th>measured</th>"
+    )?;
     writeln!(out, "<th>demanded</th></tr></thead><tbody>")?;
     for threshold in &report.thresholds {
         let (class, mark) = if threshold.pass { ("pass", "✓") } else { ("fail", "✗") };
@@ -230,15 +233,15 @@ fn plots(report: &Report) -> Vec<Plot<'_>> {
         [("accepted", "accepted"), ("delivered", "delivered"), ("echo", "echo"), ("handshake", "handshake")];
     let curves: Vec<Series<'_>> = curves
         .into_iter()
-        .filter_map(|(key, name)| Some(line(name, report.curves.get(key)?.clone())))
+        .filter_map(|(key, name)| Some(line(name, tail(report.curves.get(key)?))))
         .filter(|series| series.points.len() > 1)
         .collect();
     plots.push(Plot {
         title: "Latency by percentile",
         note: "the share of all that took at most so long".to_owned(),
-        x_label: "%",
-        x_format: seconds,
-        y_format: micros,
+        x_label: "percentile",
+        x_format: percentile,
+        y_format: micros_short,
         phases: Vec::new(),
         series: curves,
         y_logarithmic: true,
@@ -257,6 +260,32 @@ fn plots(report: &Report) -> Vec<Plot<'_>> {
         y_logarithmic: false,
     });
     plots
+}
+
+/// Stretches a distribution so that each step to the right is a tenth of the rest: 90 %, 99 %, 99.9 % …
+fn tail(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let inner = curve.iter().filter(|(percent, _)| *percent < 100.0);
+    let mut points: Vec<(f64, f64)> =
+        inner.map(|(percent, us)| (-(1.0 - percent / 100.0).log10(), *us)).collect();
+    // The very longest stands half a step behind the last but one: its own place would be infinitely far.
+    if let (Some((percent, us)), Some((place, _))) = (curve.last(), points.last().copied())
+        && *percent >= 100.0
+    {
+        points.push((place + 0.3, *us));
+    }
+    points
+}
+
+/// The inverse of [`tail`], for the axis.
+fn percentile(place: f64) -> String {
+    let percent = 100.0 * (1.0 - 10f64.powf(-place));
+    let decimals = (place.ceil() as usize).saturating_sub(2);
+    format!("{percent:.decimals$} %")
+}
+
+/// `100 ms` rather than `100.00 ms`.
+fn micros_short(us: f64) -> String {
+    micros(us).replacen(".00", "", 1).replacen(".0", "", 1)
 }
 
 /// Percent of one processor between neighbouring samples.

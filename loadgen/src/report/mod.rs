@@ -496,9 +496,9 @@ impl Server {
         }
         let most = samples.iter().filter_map(|sample| sample.server.map(|server| (sample, server)));
         if let Some((sample, server)) =
-            most.max_by(|one, other| one.1.total_bytes().total_cmp(&other.1.total_bytes()))
+            most.max_by(|one, other| one.1.charged_bytes().total_cmp(&other.1.charged_bytes()))
         {
-            self.total_bytes = Some(server.total_bytes().round());
+            self.total_bytes = Some(server.charged_bytes().round());
             self.memory = Some(MemoryParts {
                 rss_bytes: server.rss_bytes,
                 page_table_bytes: server.page_table_bytes,

@@ -57,6 +57,8 @@ const LEFT: f64 = 66.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 40.0;
+/// A phase that is narrower has no room for its name.
+const NAME_WIDTH: f64 = 34.0;
 /// More points than pixels help nobody.
 const POINTS_MAX: usize = 400;
 
@@ -123,7 +125,8 @@ impl Plot<'_> {
         let all = || self.series.iter().flat_map(|series| &series.points);
         let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
         let greatest = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
-        let x_from = least(&mut all().map(|point| point.0));
+        // Time, connections and shares all begin at nothing.
+        let x_from = least(&mut all().map(|point| point.0)).min(0.0);
         let x_to = greatest(&mut all().map(|point| point.0)).max(x_from + 1e-9);
         let y_greatest = greatest(&mut all().map(|point| point.1));
         let x = Scale { from: x_from, to: x_to, start: LEFT, end: WIDTH - RIGHT, logarithmic: false };
@@ -169,6 +172,9 @@ impl Plot<'_> {
                 out,
                 "<rect class=\"{shade}\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"/>"
             )?;
+            if width < NAME_WIDTH {
+                continue;
+            }
             let middle = (left + right) / 2.0;
             writeln!(
                 out,

@@ -98,6 +98,7 @@ fn handshake(request: &Request, mut response: Response, fault: Fault) -> Result<
     Ok(response)
 }
 
+#[expect(clippy::result_large_err, reason = "tungstenite's signature")]
 fn serve(stream: TcpStream, fault: Fault, pongs: &AtomicU64) -> tungstenite::Result<()> {
     stream.set_nodelay(true)?;
     let accepted =
