@@ -43,6 +43,8 @@ const WAKER: ConnectionId = ConnectionId { index: u32::MAX, generation: u32::MAX
 /// Stands for the listeners; the generation is the listener's number.
 const LISTENER_INDEX: u32 = u32::MAX - 1;
 
+const _: () = assert!(Slots::<Connection>::BYTES_PER_CONNECTION == 16);
+
 /// Non-blocking sockets on one epoll instance; belongs to one thread.
 #[derive(Debug)]
 pub struct EpollDriver {

@@ -83,11 +83,11 @@ mod tests {
 
     use super::*;
 
-    const MESSAGES: u32 = if cfg!(miri) { 50 } else { 20_000 };
+    const MESSAGES: u32 = if cfg!(miri) { 50 } else { 2_000 };
 
     #[test]
     fn messages_come_in_order_and_none_is_lost_between_two_threads() {
-        let (mut sender, mut receiver) = lane(7, Waker::never_sleeps());
+        let (mut sender, mut receiver) = lane(32, Waker::never_sleeps());
         let sending = std::thread::spawn(move || {
             for number in 0..MESSAGES {
                 let mut message = Box::new(number);

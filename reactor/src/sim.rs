@@ -132,7 +132,7 @@ impl SimDriver {
     }
 
     fn insert(&mut self, net: &mut State, connection: Connection) -> Option<ConnectionId> {
-        if !self.connections.is_full() && net.strikes(Fault::SlotReused, net.faults.slot_reused) {
+        if self.connections.has_used_slots() && net.strikes(Fault::SlotReused, net.faults.slot_reused) {
             self.connections.insert(connection)
         } else {
             self.connections.insert_rested(connection)
@@ -531,7 +531,8 @@ impl Driver for SimDriver {
         }
         self.waker.awake();
         self.work_off_due(net, events);
-        if net.strikes(Fault::Reordered, net.faults.reordered) {
+        let several = self.readable.len() + self.writable.len() + net.backlog.len() > 1;
+        if several && net.strikes(Fault::Reordered, net.faults.reordered) {
             net.random.shuffle(&mut self.readable);
             net.random.shuffle(&mut self.writable);
             self.receive(net, events);

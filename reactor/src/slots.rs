@@ -27,6 +27,9 @@ struct Entry<T> {
 }
 
 impl<T> Slots<T> {
+    /// What one connection costs here.
+    pub(crate) const BYTES_PER_CONNECTION: usize = size_of::<Entry<T>>();
+
     /// A table for at most `capacity` connections.
     pub(crate) fn new(capacity: usize) -> Self {
         // The topmost indices are left to those who need names for what is not a connection.
@@ -40,6 +43,11 @@ impl<T> Slots<T> {
 
     pub(crate) const fn capacity(&self) -> usize {
         self.capacity as usize
+    }
+
+    /// Whether a slot that was used before is free, so that it matters which one is given out.
+    pub(crate) fn has_used_slots(&self) -> bool {
+        !self.free.is_empty()
     }
 
     pub(crate) const fn is_full(&self) -> bool {
