@@ -217,6 +217,8 @@ class Diary {
     const other = message.conversation.split(":").find((member) => member !== this.user) ?? this.user;
     const conversation = this.with(other);
     const row = { id: message.messageId, seq: Number(message.seq), from: message.sender, time: Number(message.timeMs), text: textOf(message.body) };
+    // By this the view knows that it is the message which it has shown since it was written.
+    if (message.sender === this.user) row.clientId = message.clientId;
     // Almost always at the end; `seq` decides.
     let at = conversation.messages.length;
     while (at > 0 && conversation.messages[at - 1].seq > row.seq) at -= 1;
@@ -657,11 +659,11 @@ const view = {
     let before = null;
     for (const row of wanted) {
       const node = had.get(row.key) ?? element("li");
-      had.delete(row.key);
+      const isNew = !had.delete(row.key);
       if (node.dataset.look !== row.look) {
         node.dataset.look = row.look;
         row.fill(node);
-        if (this.shown === other && row.message) node.classList.add("fresh");
+        if (isNew && this.shown === other) node.classList.add("fresh");
       }
       const follows = before ? before.nextSibling : $("messages").firstChild;
       if (follows !== node) $("messages").insertBefore(node, follows);
@@ -709,7 +711,9 @@ function setText(node, text) {
 /** Initials on a colour that belongs to the user. */
 function paint(avatar, user, name) {
   const words = name.split(/[\s._-]+/).filter(Boolean);
-  const initials = words.length > 1 ? [...words[0]][0] + [...words.at(-1)][0] : [...name].slice(0, 2).join("");
+  // The last digits tell numbered users apart.
+  const number = name.match(/^User \d*?(\d{1,2})$/);
+  const initials = number ? number[1] : words.length > 1 ? [...words[0]][0] + [...words.at(-1)][0] : [...name].slice(0, 2).join("");
   setText(avatar, initials.toUpperCase());
   avatar.style.setProperty("--hue", String((BigInt(user) * 47n) % 360n));
 }
@@ -730,8 +734,8 @@ function rowsOf(messages, outbox, me) {
     const first = from !== message.from;
     from = message.from;
     const state = message.unsent?.state ?? "there";
-    const key = message.unsent ? `out ${message.clientId}` : message.id;
-    rows.push({ key, message, look: `${first} ${state}`, fill: (node) => fillMessage(node, message, first, message.from === me) });
+    const key = message.clientId ? `own ${message.clientId}` : message.id;
+    rows.push({ key, look: `${first} ${state}`, fill: (node) => fillMessage(node, message, first, message.from === me) });
   }
   return rows;
 }
@@ -898,7 +902,6 @@ function listen() {
   });
   $("back").addEventListener("click", () => view.open(null));
   $("leave").addEventListener("click", leave);
-  $("second-tab").addEventListener("click", () => window.open(location.pathname, "_blank", "noopener"));
   $("trouble-retry").addEventListener("click", () => view.link?.hurry());
   window.addEventListener("online", () => view.link?.hurry());
   window.addEventListener("focus", () => view.later());
