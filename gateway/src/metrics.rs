@@ -11,6 +11,7 @@
 mod counter;
 mod exposition;
 pub mod process;
+mod store;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use holdfast_storage::command::Delivery;
 
 pub use counter::{ByCode, ByLabel, Counter, Gauge};
 pub use exposition::Exposition;
+pub use store::store_source;
 
 macro_rules! shard_counters {
     ($($kind:ident $field:ident: $type:ty = $name:literal, $help:literal;)+) => {
@@ -110,6 +112,7 @@ impl ShardCounters {
             Delivery::Rejected { .. } => "rejected",
             Delivery::Event { .. } => "event",
             Delivery::Page { .. } => "page",
+            Delivery::NoPage { .. } => "no_page",
             Delivery::Gap { .. } => "gap",
         };
         self.deliveries.add(kind, 1);

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
+mod live;
 
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use common::{Got, Live, Peer, drivers, upgrade_request};
 use holdfast_gateway::token::TokenKey;
 use holdfast_protocol::ws::Opcode;
+use live::{Got, Live, Peer, drivers, upgrade_request};
 use serde_json::json;
 
 /// Runs the body on each driver, and asks afterwards that the server still serves others.

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
+mod live;
 
-use common::{Live, Peer, drivers};
+use live::{Live, Peer, drivers};
 use serde_json::{Value, json};
 
 fn number(value: &Value) -> u64 {
@@ -64,7 +64,7 @@ fn both_formats_talk_to_each_other() {
         let token = live.token(43, "laptop");
         let mut bea = live.upgraded("/ws", &format!("holdfast.v1.proto, bearer.{token}"));
         let next = |peer: &mut Peer| loop {
-            if let common::Got::Binary(bytes) = peer.next() {
+            if let live::Got::Binary(bytes) = peer.next() {
                 return chat::decode_server(Format::Protobuf, &bytes).unwrap().frame.unwrap();
             }
         };

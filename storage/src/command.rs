@@ -44,7 +44,8 @@ pub enum Command {
     },
     /// Sends a message. Goes to the conversation's worker. Answer: `Accepted` or `Rejected`.
     Send(Box<SendMessage>),
-    /// Asks for entries after `after`. Goes to the user's worker. Answer: one `Page`; the next page is asked for by
+    /// Asks for entries after `after`. Goes to the user's worker. Answer: one `Page` or `NoPage`; a session has
+    /// at most one `Sync` on its way. The next page is asked for by
     /// the shard when the session has room, until a page says `live`.
     Sync {
         /// Whose inbox.
@@ -179,6 +180,13 @@ pub enum Delivery {
         /// True when `Event`s follow from here.
         live: bool,
     },
+    /// The other answer to `Sync`: there is no page, and the session is not live until another `Sync`.
+    NoPage {
+        /// For which session.
+        session: SessionAddress,
+        /// Why.
+        why: Refusal,
+    },
     /// Entries that were not delivered because the lane was full; the session is not live until it syncs.
     Gap {
         /// For which session.
@@ -202,6 +210,7 @@ impl Delivery {
             | Self::Rejected { session, .. }
             | Self::Event { session, .. }
             | Self::Page { session, .. }
+            | Self::NoPage { session, .. }
             | Self::Gap { session, .. } => *session,
         }
     }

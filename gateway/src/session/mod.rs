@@ -128,9 +128,11 @@ pub struct Session {
     controls: Spent,
     /// When the token ends, in seconds since 1970.
     expires_s: u32,
-    /// Pages asked of the worker that have not come; all but the last answer a `sync` that was overtaken.
-    pages_awaited: u16,
     page_entries: u16,
+    /// A `Sync` is on its way to the worker; there is never a second one.
+    page_awaited: bool,
+    /// The peer has asked for another page meanwhile: the awaited one is not what it wants any more.
+    page_overtaken: bool,
     format: Format,
     state: State,
     /// A page, or the `gap` frame, waits until the output has drained.
@@ -153,8 +155,9 @@ impl Session {
             sends: Spent::default(),
             controls: Spent::default(),
             expires_s: 0,
-            pages_awaited: 0,
             page_entries: 0,
+            page_awaited: false,
+            page_overtaken: false,
             format,
             state: State::AwaitHello,
             waits_for_room: false,
@@ -438,6 +441,16 @@ impl Session {
             Delivery::Page { entries, head, live, .. } => {
                 self.handle_page(&entries, head, live, session, entry_json, context)
             }
+            Delivery::NoPage { why, .. } => {
+                self.page_awaited = false;
+                if std::mem::take(&mut self.page_overtaken) {
+                    return self.next_page(session);
+                }
+                self.state = State::Gapped;
+                let (code, text) = explain(why);
+                self.write_error(context, code, text, 0, "");
+                Outcome::Nothing
+            }
             Delivery::Gap { from, to, .. } => {
                 if self.state == State::Live {
                     debug_assert_eq!(
@@ -525,8 +538,11 @@ impl Session {
         json: &mut EntryJson,
         context: &mut Context<'_>,
     ) -> Outcome {
-        self.pages_awaited = self.pages_awaited.saturating_sub(1);
-        if self.state != State::Paging || self.pages_awaited > 0 {
+        self.page_awaited = false;
+        if std::mem::take(&mut self.page_overtaken) {
+            return self.next_page(session);
+        }
+        if self.state != State::Paging {
             return Outcome::Nothing;
         }
         self.head = self.head.max(head);
@@ -585,7 +601,11 @@ impl Session {
     fn next_page(&mut self, session: SessionAddress) -> Outcome {
         self.state = State::Paging;
         self.waits_for_room = false;
-        self.pages_awaited = self.pages_awaited.saturating_add(1);
+        if self.page_awaited {
+            self.page_overtaken = true;
+            return Outcome::Nothing;
+        }
+        self.page_awaited = true;
         let command = Command::Sync {
             user: self.user,
             session,

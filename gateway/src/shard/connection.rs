@@ -3,6 +3,8 @@
 //! The record is small and its size is asserted: it exists a million times. What is rare (a head that is still
 //! arriving, bytes that wait for a worker) hangs off it in a box and goes away when it is over.
 
+use std::collections::VecDeque;
+
 use holdfast_protocol::ws::Decoder;
 use holdfast_protocol::ws::handshake::HeadScanner;
 use holdfast_reactor::{ConnectionId, Moment};
@@ -70,8 +72,8 @@ pub(crate) struct Rare {
     pub(crate) unread: Vec<u8>,
     /// Where the search for the head's end goes on.
     pub(crate) scanner: HeadScanner,
-    /// The command that a full queue gave back.
-    pub(crate) stalled: Option<(Key, Command)>,
+    /// Commands that a full queue gave back, in their order: one of the peer's, and perhaps the next page's.
+    pub(crate) stalled: VecDeque<(Key, Command)>,
 }
 
 /// See the module's doc.
@@ -99,7 +101,7 @@ impl Connection {
 
     /// Frees what is rare when nothing of it is in use.
     pub(crate) fn tidy(&mut self) {
-        if self.rare.as_ref().is_some_and(|rare| rare.unread.is_empty() && rare.stalled.is_none()) {
+        if self.rare.as_ref().is_some_and(|rare| rare.unread.is_empty() && rare.stalled.is_empty()) {
             self.rare = None;
         }
     }

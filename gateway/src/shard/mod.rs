@@ -199,21 +199,21 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     pub fn turn(&mut self) -> Result<bool, ReactorError> {
         let until = self.next_deadline();
         let mut events = std::mem::take(&mut self.events);
-        // Those whose output goes out in this turn; who joins them while events are handled waits for the next.
+        // Those whose output goes out in this turn; who joins them from here on waits for the next.
         let awaiting_output = std::mem::take(&mut self.awaiting_output);
         self.driver.turn(until, &mut events)?;
         self.now = self.driver.now();
         self.counters.turns.add(1);
-        for event in events.drain(..) {
-            self.handle_event(event);
-        }
-        self.events = events;
+        // Before anything new is written: what is unsent now was refused by the socket, and brings a `Drained` later.
         for id in awaiting_output {
-            // What the socket did not take brings a `Drained` later.
             if self.driver.unsent_bytes(id) == 0 {
                 self.handle_drained(id);
             }
         }
+        for event in events.drain(..) {
+            self.handle_event(event);
+        }
+        self.events = events;
 
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.more_deliveries = self.inputs.backend.receive(DELIVERIES_PER_TURN, &mut deliveries);
@@ -511,18 +511,25 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
     }
 
+    /// Hands a command to its worker; false when the connection's next bytes must wait.
     fn submit(&mut self, id: ConnectionId, key: Key, command: Command) -> bool {
         let registers = matches!(command, Command::Register { .. });
-        let taken = self.inputs.backend.submit(key, command);
         if registers {
             self.pause(id, Paused::REGISTERING);
         }
+        let Some(connection) = self.table.get(id) else { return false };
+        // Behind what is held back already, or it would overtake it.
+        let taken = if connection.paused.contains(Paused::STALLED) {
+            Err(command)
+        } else {
+            self.inputs.backend.submit(key, command)
+        };
         let Err(command) = taken else { return !registers };
         self.counters.worker_queue_full.add(1);
-        self.pause(id, Paused::STALLED);
-        if let Some(connection) = self.table.get(id) {
-            connection.rare().stalled = Some((key, command));
+        connection.rare().stalled.push_back((key, command));
+        if !connection.paused.contains(Paused::STALLED) {
             self.stalled.push_back(id);
+            self.pause(id, Paused::STALLED);
         }
         false
     }
@@ -537,16 +544,25 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         // Each once: those that are refused again go to the back, behind those whose worker has room.
         for _ in 0..self.stalled.len() {
             let Some(id) = self.stalled.pop_front() else { break };
-            let Some(connection) = self.table.get(id) else { continue };
-            let Some((key, command)) = connection.rare().stalled.take() else { continue };
-            match self.inputs.backend.submit(key, command) {
-                Ok(()) => self.go_on(id, Paused::STALLED),
-                Err(command) => {
-                    connection.rare().stalled = Some((key, command));
-                    self.stalled.push_back(id);
-                }
+            if self.retry(id) {
+                self.go_on(id, Paused::STALLED);
+            } else {
+                self.stalled.push_back(id);
             }
         }
+    }
+
+    /// Submits what a connection holds back; true when nothing is left, or nobody.
+    fn retry(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.table.get(id) else { return true };
+        let Some(rare) = &mut connection.rare else { return true };
+        while let Some((key, command)) = rare.stalled.pop_front() {
+            if let Err(command) = self.inputs.backend.submit(key, command) {
+                rare.stalled.push_front((key, command));
+                return false;
+            }
+        }
+        true
     }
 
     fn handle_timeout(&mut self, index: u32) {

@@ -23,9 +23,8 @@ async def main(url, token):
             receiving = asyncio.create_task(receive())
             async for line in input_lines():
                 await socket.send_str(line)
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
             await socket.close(code=1000)
+            await receiving
         closed(socket.close_code)
 
 

@@ -57,8 +57,10 @@ async function comeIn(page, name) {
   await connected(page);
 }
 
-const connected = (page) => page.locator("#status", { hasText: /^Connected$/ }).waitFor();
-const disconnected = (page) => page.locator("#status", { hasText: /^(Reconnecting|Offline)/ }).waitFor();
+// Attached, not visible: on a phone an open conversation covers it.
+const status = (page, text) => page.locator("#status", { hasText: text }).waitFor({ state: "attached" });
+const connected = (page) => status(page, /^Connected$/);
+const disconnected = (page) => status(page, /^(Reconnecting|Offline)/);
 
 async function say(page, text) {
   await page.fill("#text", text);
@@ -100,6 +102,7 @@ async function main(browser) {
     // A polite stop; what is written meanwhile waits, and arrives once.
     assert.equal(await end(server, "SIGTERM"), 0, "a drained server ends with 0");
     await Promise.all([disconnected(ana), disconnected(ben)]);
+    await Promise.all([ana.locator("#trouble").waitFor(), ben.locator("#trouble").waitFor()]);
     await say(ana, "Written while the server was away");
     await ana.locator("li.message[data-state=sending] .body", { hasText: "Written while" }).waitFor();
     ({ server } = await serve(address));

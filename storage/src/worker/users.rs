@@ -105,6 +105,11 @@ impl<S: Store> Worker<S> {
         self.lanes.answer(session.shard, Delivery::Rejected { session, client_id: None, why }, effects);
     }
 
+    fn refuse_page(&mut self, session: SessionAddress, why: Refusal, effects: &mut impl Effects) {
+        self.counters.refused.add(1);
+        self.lanes.answer(session.shard, Delivery::NoPage { session, why }, effects);
+    }
+
     /// One entry for all live sessions of a user.
     pub(super) fn hand_out(&mut self, user: UserId, rev: Rev, entry: &Bytes, effects: &mut impl Effects) {
         let mut next = self.sessions.of(user).next();
@@ -208,15 +213,17 @@ impl<S: Store> Worker<S> {
         let Wanted { user, after, limit } = wanted;
         // Replaced or gone, and told so.
         let Some(index) = self.sessions.find(user, session) else { return 0 };
+        // Whatever comes of it: not live until a page says so.
+        self.sessions.at_mut(index).mode = Mode::Paging;
         let head = match self.head(user) {
             Ok(head) if after <= head => head,
             Ok(_) => {
-                self.reject(session, Refusal::CursorAhead, effects);
+                self.refuse_page(session, Refusal::CursorAhead, effects);
                 return 0;
             }
             Err(error) => {
                 let why = self.unreadable(&error);
-                self.reject(session, why, effects);
+                self.refuse_page(session, why, effects);
                 return 0;
             }
         };
@@ -224,7 +231,7 @@ impl<S: Store> Worker<S> {
             Ok(page) => page,
             Err(error) => {
                 let why = self.unreadable(&error);
-                self.reject(session, why, effects);
+                self.refuse_page(session, why, effects);
                 return 0;
             }
         };
