@@ -8,6 +8,7 @@
 mod config;
 mod doctor;
 mod serve;
+mod store;
 mod token;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -37,6 +38,7 @@ Examples:
   holdfast --listen 0.0.0.0:8080            serve everybody who can reach this machine (guests are off then)
   holdfast token --user 42 --device phone   a token for user 42
   holdfast doctor --connections 1000000     what on this machine stands in the way of a million connections
+  holdfast store check                      is everything there that was promised? (no server may be running)
   holdfast config                           every setting, its value and where that came from
 
 Exit codes:
@@ -68,6 +70,9 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Work out on paper what a number of connections needs.
     Plan(doctor::PlanArgs),
+    /// Look at a store that no server is using.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Print every setting, its value, and where that came from.
     Config(config::ConfigArgs),
 }
@@ -99,6 +104,25 @@ struct ConfigFlags {
     /// Set any setting, as limits.memory=2GiB. May be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// The same for commands that only need to know where the data is.
+#[derive(Debug, Clone, Default, Args)]
+struct DataFlags {
+    /// Read this file instead of ./holdfast.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+}
+
+impl DataFlags {
+    /// The configuration in force with these flags.
+    fn resolve(&self) -> Result<Effective, ConfigErrors> {
+        let Self { config, data } = self.clone();
+        ConfigFlags { config, data, ..ConfigFlags::default() }.resolve()
+    }
 }
 
 impl ConfigFlags {
@@ -147,6 +171,7 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run_doctor(&args),
         Command::Plan(args) => doctor::run_plan(&args),
+        Command::Store(command) => store::run(&command),
         Command::Config(args) => config::run(&args),
     };
     let exit = outcome.unwrap_or_else(|failure| {

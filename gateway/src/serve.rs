@@ -22,7 +22,7 @@ use crate::backend::{LocalBackend, ShardLanes};
 use crate::config::{Config, DriverChoice, limits};
 use crate::directory::Directory;
 use crate::listener::{ListenError, listen};
-use crate::metrics::{Metrics, ShardCounters};
+use crate::metrics::{Metrics, ShardCounters, store_source};
 use crate::session::{Rate, SessionRules};
 use crate::shard::{Control, Inputs, Shard, ShardRules, Shared};
 use crate::token::{KeyError, TokenKey};
@@ -131,6 +131,7 @@ impl Server {
 
         let draining = Arc::new(AtomicBool::new(false));
         let metrics = Arc::new(Metrics::new(counters));
+        metrics.add_source(store_source(workers.stats_handle()));
         let readiness = readiness(workers.ready_handle(), Arc::clone(&draining));
         let state = ApiState::new(Arc::new(config.clone()), address, metrics, tokens, readiness);
         let (effect_senders, effect_receivers): (Vec<_>, Vec<_>) =

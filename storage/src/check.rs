@@ -108,7 +108,7 @@ pub struct DatabaseSize {
 ///
 /// # Errors
 /// When it cannot be opened: not there, in use, or not readable at all.
-pub fn sizes(directory: &Path) -> Result<Vec<DatabaseSize>, StorageError> {
+pub fn stats(directory: &Path) -> Result<Vec<DatabaseSize>, StorageError> {
     let directory = Directory::open(directory, Missing::Refuse)?;
     let mut sizes = Vec::new();
     for database in 0..directory.databases() {
@@ -143,6 +143,9 @@ impl Sum {
     }
 }
 
+/// A position of a log, and its intents with their messages.
+type Position = (u64, Vec<(Intent, Bytes)>);
+
 /// Checks the databases of one store, one after the other, on whatever engine.
 #[derive(Debug)]
 pub struct Checker {
@@ -156,7 +159,7 @@ pub struct Checker {
     /// (source, target) → what the target has applied.
     applied: BTreeMap<(u16, u16), u64>,
     /// (source, target) → the source's log, positions ascending; the messages as they will be in the inbox.
-    logs: BTreeMap<(u16, u16), Vec<(u64, Vec<(Intent, Bytes)>)>>,
+    logs: BTreeMap<(u16, u16), Vec<Position>>,
 }
 
 impl Checker {
@@ -186,92 +189,73 @@ impl Checker {
     /// # Errors
     /// When it cannot be read at all; what can be read and is wrong becomes a problem.
     pub fn database(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
-        let newest = self.messages(number, store)?;
-        self.dedupe(number, store)?;
+        let (messages, newest) = self.messages(number, store)?;
+        self.dedupe(number, store, messages)?;
         self.inboxes(number, store)?;
         self.cursors(number, store)?;
         self.state(number, store, newest)?;
         self.fan_out(number, store)
     }
 
-    fn messages(&mut self, number: u16, store: &impl Store) -> Result<MessageId, StoreError> {
+    fn messages(&mut self, number: u16, store: &impl Store) -> Result<(u64, MessageId), StoreError> {
         let mut conversation = None;
         let mut last = Seq(0);
         let mut last_id = MessageId(0);
         let mut newest = MessageId(0);
-        // Looked up after the scan has let go of the table, in bounded bites.
-        let mut from = vec![0u8; 24];
-        loop {
-            let mut found = Vec::new();
-            store.scan(Table::Messages, &from, &[0xff; 24], &mut |key, value| {
-                found.push((key.to_vec(), value));
-                if found.len() == 1_000 { Visit::Enough } else { Visit::More }
-            })?;
-            for (key, value) in &found {
-                let (at, seq) = match split_message_key(key) {
-                    Some(split) => split,
-                    None => {
-                        self.problem(Some(number), format!("messages has a key of {} bytes", key.len()));
-                        continue;
-                    }
-                };
-                if conversation != Some(at) {
-                    conversation = Some(at);
-                    last = Seq(0);
-                    last_id = MessageId(0);
-                    self.report.conversations += 1;
-                    if self.assignment.owner(RouteKey::Conversation(at).slice()).0 != number {
-                        self.problem(
-                            Some(number),
-                            format!("conversation {at} belongs into another database"),
-                        );
-                    }
-                }
-                if seq != last.next() {
-                    self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
-                }
-                last = seq;
-                self.report.messages += 1;
-                let sealed = match layout::open(Table::Messages, key, value) {
-                    Ok(sealed) => sealed,
-                    Err(error) => {
-                        self.problem(Some(number), error.to_string());
-                        continue;
-                    }
-                };
-                let Some(entry) = MessageEntry::decode(&sealed) else {
-                    self.problem(Some(number), format!("message {seq} of {at} is no entry"));
-                    continue;
-                };
-                if (entry.conversation, entry.seq) != (at, seq) {
-                    let (says, which) = (entry.conversation, entry.seq);
-                    self.problem(
-                        Some(number),
-                        format!("message {seq} of {at} says that it is {which} of {says}"),
-                    );
-                }
-                if entry.message_id <= last_id {
-                    self.problem(
-                        Some(number),
-                        format!("message {seq} of {at} has an id not above the one before"),
-                    );
-                }
-                last_id = entry.message_id;
-                newest = newest.max(last_id);
-                self.has_dedupe(number, store, &entry)?;
-                for user in members(at) {
-                    let slice = RouteKey::User(user).slice();
-                    self.promised[usize::from(slice.0)].add(user, &entry, &sealed);
+        let mut count = 0;
+        in_bites(store, Table::Messages, 24, |key, value| {
+            count += 1;
+            let Some((at, seq)) = split_message_key(key) else {
+                self.problem(Some(number), format!("messages has a key of {} bytes", key.len()));
+                return Ok(());
+            };
+            if conversation != Some(at) {
+                conversation = Some(at);
+                last = Seq(0);
+                last_id = MessageId(0);
+                self.report.conversations += 1;
+                if self.assignment.owner(RouteKey::Conversation(at).slice()).0 != number {
+                    self.problem(Some(number), format!("conversation {at} belongs into another database"));
                 }
             }
-            match found.pop() {
-                Some((key, _)) if found.len() == 999 => {
-                    from = key;
-                    from.push(0);
-                }
-                _ => return Ok(newest),
+            if seq != last.next() {
+                self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
             }
-        }
+            last = seq;
+            self.report.messages += 1;
+            let bytes = match layout::open(Table::Messages, key, value) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.problem(Some(number), error.to_string());
+                    return Ok(());
+                }
+            };
+            let Some(entry) = MessageEntry::decode(&bytes) else {
+                self.problem(Some(number), format!("message {seq} of {at} is no entry"));
+                return Ok(());
+            };
+            if (entry.conversation, entry.seq) != (at, seq) {
+                let (says, which) = (entry.conversation, entry.seq);
+                self.problem(
+                    Some(number),
+                    format!("message {seq} of {at} says that it is {which} of {says}"),
+                );
+            }
+            if entry.message_id <= last_id {
+                self.problem(
+                    Some(number),
+                    format!("message {seq} of {at} has an id not above the one before"),
+                );
+            }
+            last_id = entry.message_id;
+            newest = newest.max(last_id);
+            for user in members(at) {
+                let slice = RouteKey::User(user).slice();
+                self.promised[usize::from(slice.0)].add(user, &entry, &bytes);
+            }
+            self.has_dedupe(number, store, &entry)
+        })?;
+        Ok((count, newest))
     }
 
     fn has_dedupe(
@@ -281,8 +265,8 @@ impl Checker {
         entry: &MessageEntry<'_>,
     ) -> Result<(), StoreError> {
         let device = DeviceId::from_name(&String::from_utf8_lossy(entry.device));
-        let fingerprint = layout::fingerprint(entry.sender, device, entry.client_id);
-        let key = layout::dedupe_key(entry.conversation, &fingerprint);
+        let fingerprint = layout::fingerprint(entry.conversation, entry.sender, device, entry.client_id);
+        let key = layout::dedupe_key(&fingerprint);
         let known = match store.get(Table::Dedupe, &key)? {
             Some(value) => Known::open(&key, &value).ok(),
             None => None,
@@ -294,24 +278,18 @@ impl Checker {
         Ok(())
     }
 
-    fn dedupe(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
-        let mut count = 0u64;
-        let mut wrong = 0u64;
-        store.scan(Table::Dedupe, &[0; 32], &[0xff; 32], &mut |key, value| {
+    fn dedupe(&mut self, number: u16, store: &impl Store, messages: u64) -> Result<(), StoreError> {
+        let (mut count, mut damaged) = (0u64, 0u64);
+        in_bites(store, Table::Dedupe, 16, |key, value| {
             count += 1;
-            wrong += u64::from(Known::open(key, &value).is_err());
-            Visit::More
+            damaged += u64::from(Known::open(key, value).is_err());
+            Ok(())
         })?;
-        if wrong > 0 {
-            self.problem(Some(number), format!("{wrong} dedupe records are damaged"));
+        if damaged > 0 {
+            self.problem(Some(number), format!("{damaged} dedupe records are damaged"));
         }
-        let mut messages = 0u64;
-        store.scan(Table::Messages, &[0; 24], &[0xff; 24], &mut |_, _| {
-            messages += 1;
-            Visit::More
-        })?;
         if count != messages {
-            self.problem(Some(number), format!("{messages} messages, but {count} dedupe records"));
+            self.problem(Some(number), format!("there are {messages} messages, but {count} dedupe records"));
         }
         Ok(())
     }
@@ -320,10 +298,10 @@ impl Checker {
         let mut user = UserId(0);
         let mut last = Rev(0);
         let mut seqs: HashMap<ConversationId, Seq> = HashMap::new();
-        store.scan(Table::Inbox, &[0; 16], &[0xff; 16], &mut |key, value| {
+        in_bites(store, Table::Inbox, 16, |key, value| {
             let Some((at, rev)) = split_pair(key) else {
                 self.problem(Some(number), format!("inbox has a key of {} bytes", key.len()));
-                return Visit::More;
+                return Ok(());
             };
             let (at, rev) = (UserId(at), Rev(rev));
             if at != user {
@@ -343,16 +321,16 @@ impl Checker {
             }
             last = rev;
             self.report.entries += 1;
-            let sealed = match layout::open(Table::Inbox, key, &value) {
-                Ok(sealed) => sealed,
+            let bytes = match layout::open(Table::Inbox, key, value) {
+                Ok(bytes) => bytes,
                 Err(error) => {
                     self.problem(Some(number), error.to_string());
-                    return Visit::More;
+                    return Ok(());
                 }
             };
-            let Some(entry) = MessageEntry::decode(&sealed) else {
+            let Some(entry) = MessageEntry::decode(&bytes) else {
                 self.problem(Some(number), format!("entry {rev} of user {at} is no entry"));
-                return Visit::More;
+                return Ok(());
             };
             let before = seqs.insert(entry.conversation, entry.seq).unwrap_or_default();
             if entry.seq != before.next() {
@@ -361,20 +339,15 @@ impl Checker {
                 self.problem(Some(number), what);
             }
             let slice = RouteKey::User(at).slice();
-            self.kept[usize::from(slice.0)].add(at, &entry, &sealed);
-            Visit::More
+            self.kept[usize::from(slice.0)].add(at, &entry, &bytes);
+            Ok(())
         })
     }
 
     fn cursors(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
-        let mut found = Vec::new();
-        store.scan(Table::Cursors, &[0; 16], &[0xff; 16], &mut |key, value| {
-            found.push((key.to_vec(), layout::open_numbers::<2>(Table::Cursors, key, &value)));
-            Visit::More
-        })?;
-        for (key, value) in found {
+        in_bites(store, Table::Cursors, 16, |key, value| {
             self.report.cursors += 1;
-            match (split_pair(&key), value) {
+            match (split_pair(key), layout::open_numbers::<2>(Table::Cursors, key, value)) {
                 (Some((user, device)), Ok([rev, _])) => {
                     let (user, device) = (UserId(user), DeviceId(device));
                     let (from, to) =
@@ -392,8 +365,8 @@ impl Checker {
                 (_, Err(error)) => self.problem(Some(number), error.to_string()),
                 (None, _) => self.problem(Some(number), format!("cursors has a key of {} bytes", key.len())),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn state(&mut self, number: u16, store: &impl Store, newest: MessageId) -> Result<(), StoreError> {
@@ -494,6 +467,37 @@ impl Checker {
             }
         }
         self.report
+    }
+}
+
+/// Visits a whole table, with nothing of it held open while something is visited.
+fn in_bites(
+    store: &impl Store,
+    table: Table,
+    key_bytes: usize,
+    mut visit: impl FnMut(&[u8], &Bytes) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    const BITE: usize = 1_000;
+    let mut from = vec![0; key_bytes];
+    let to = vec![0xff; key_bytes];
+    let mut bite: Vec<(Vec<u8>, Bytes)> = Vec::with_capacity(BITE);
+    loop {
+        bite.clear();
+        store.scan(table, &from, &to, &mut |key, value| {
+            bite.push((key.to_vec(), value));
+            if bite.len() == BITE { Visit::Enough } else { Visit::More }
+        })?;
+        for (key, value) in &bite {
+            visit(key, value)?;
+        }
+        match bite.last() {
+            Some((key, _)) if bite.len() == BITE => {
+                // The next key there can be.
+                from.clone_from(key);
+                from.push(0);
+            }
+            _ => return Ok(()),
+        }
     }
 }
 

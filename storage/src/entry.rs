@@ -55,7 +55,7 @@ impl MessageEntry<'_> {
                 + delimited_bytes(self.body.len());
         let mut out = make(delimited_bytes(message_bytes));
         put_head(&mut out, 1, message_bytes);
-        let mut put_bytes = |out: &mut B, (field, bytes): (u32, &[u8])| {
+        let put_bytes = |out: &mut B, (field, bytes): (u32, &[u8])| {
             if !bytes.is_empty() {
                 put_head(out, field, bytes.len());
                 out.put_slice(bytes);
@@ -101,7 +101,7 @@ impl MessageEntry<'_> {
         while !message.is_empty() {
             match field(&mut message)? {
                 (1, Field::Bytes(text)) => {
-                    decoded.conversation = std::str::from_utf8(text).ok()?.parse().ok()?
+                    decoded.conversation = std::str::from_utf8(text).ok()?.parse().ok()?;
                 }
                 (2, Field::Number(number)) => decoded.seq = Seq(number),
                 (3, Field::Number(number)) => decoded.message_id = MessageId(number),

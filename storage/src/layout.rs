@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! messages   conversation 16 | seq 8               →  01 | crc 4 | Entry (protobuf, chat.proto)
-//! dedupe     conversation 16 | fingerprint 16      →  01 | crc 4 | message id 8 | seq 8
+//! dedupe     fingerprint 16                        →  01 | crc 4 | message id 8 | seq 8
 //! inbox      user 8 | rev 8                        →  01 | crc 4 | Entry: the very bytes of the message
 //! fan-out    target 2 | position mod 4096 2        →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
 //! cursors    user 8 | device 8                     →  01 | crc 4 | rev 8 | time 8 (ms)
@@ -11,8 +11,8 @@
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
 //! ```
 //!
-//! - **fingerprint**: the first 16 bytes of SHA-256 over (sender, device, client id). Fixed length, and nobody can make
-//!   two client ids meet, which would swallow a message.
+//! - **fingerprint**: the first 16 bytes of SHA-256 over (conversation, sender, device, client id). Nobody can make two
+//!   of them meet, which would swallow a message; and keys of 16 random bytes are what the engine compares fastest.
 //! - **dedupe records stay as long as their messages.** Their age (from the message id) decides what a resend gets:
 //!   its `accepted` for 7 days, `client_id_expired` from then on. Were they purged, an old resend could not be told from
 //!   a new message and would come twice; anything smaller that still tells them apart (a fingerprint per message) *is*
@@ -42,10 +42,8 @@ pub(crate) fn message_key(conversation: ConversationId, seq: Seq) -> Key {
     key
 }
 
-pub(crate) fn dedupe_key(conversation: ConversationId, fingerprint: &Fingerprint) -> Key {
-    let mut key = Key::from_slice(&conversation.0.to_be_bytes());
-    key.extend_from_slice(fingerprint);
-    key
+pub(crate) fn dedupe_key(fingerprint: &Fingerprint) -> Key {
+    Key::from_slice(fingerprint)
 }
 
 pub(crate) fn inbox_key(user: UserId, rev: Rev) -> Key {
@@ -78,8 +76,14 @@ pub(crate) fn applied_key(source: u16) -> Key {
     key
 }
 
-pub(crate) fn fingerprint(sender: UserId, device: DeviceId, client_id: &[u8]) -> Fingerprint {
+pub(crate) fn fingerprint(
+    conversation: ConversationId,
+    sender: UserId,
+    device: DeviceId,
+    client_id: &[u8],
+) -> Fingerprint {
     let digest = Sha256::new()
+        .chain_update(conversation.0.to_be_bytes())
         .chain_update(sender.0.to_be_bytes())
         .chain_update(device.0.to_be_bytes())
         .chain_update(client_id)
@@ -247,7 +251,7 @@ mod tests {
     fn no_key_needs_the_heap() {
         let conversation = ConversationId(u128::MAX);
         assert!(!message_key(conversation, Seq(u64::MAX)).spilled());
-        assert!(!dedupe_key(conversation, &[0xff; 16]).spilled());
+        assert!(!dedupe_key(&[0xff; 16]).spilled());
     }
 
     #[test]
@@ -277,15 +281,18 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_tell_sender_device_and_client_id_apart() {
+    fn fingerprints_tell_all_four_apart() {
         let mut all = std::collections::BTreeSet::new();
-        for sender in [1, 2] {
-            for device in [1, 2] {
-                for client_id in [b"a".as_slice(), b"b", b"ab"] {
-                    all.insert(fingerprint(UserId(sender), DeviceId(device), client_id));
+        for conversation in [1, 2] {
+            for sender in [1, 2] {
+                for device in [1, 2] {
+                    for client_id in [b"a".as_slice(), b"b", b"ab"] {
+                        let conversation = ConversationId(conversation);
+                        all.insert(fingerprint(conversation, UserId(sender), DeviceId(device), client_id));
+                    }
                 }
             }
         }
-        assert_eq!(all.len(), 12);
+        assert_eq!(all.len(), 24);
     }
 }

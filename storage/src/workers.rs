@@ -122,7 +122,7 @@ impl Workers {
         }
         drop(opened);
         let mut failed = None;
-        for (database, result) in openings.iter() {
+        for (database, result) in &openings {
             if let Err(source) = result {
                 failed.get_or_insert((database, source));
             }

@@ -63,7 +63,7 @@ impl Side {
             server_frame::Frame::Event(event) => self.see_event(&event),
             server_frame::Frame::Page(page) => page.events.iter().for_each(|event| self.see_event(event)),
             server_frame::Frame::Error(error) => {
-                self.refused = Some(format!("{}: {}", error.code, error.message))
+                self.refused = Some(format!("{}: {}", error.code, error.message));
             }
             _ => {}
         }

@@ -89,8 +89,7 @@ impl TestShard {
     fn answer(&self, effects: &pipe::HttpEffects) {
         while let Some(id) = effects.wait() {
             let mut connections = self.connections.lock().expect("no panic");
-            loop {
-                let Some(connection) = connections.get_mut(&id) else { break };
+            while let Some(connection) = connections.get_mut(&id) {
                 let room = if self.stuck.load(Ordering::SeqCst) { 0 } else { 1_000 };
                 let mut output = Vec::new();
                 let advance = connection.pipe.advance(room, &mut output);

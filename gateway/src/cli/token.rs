@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigFlags, Exit, Failure, print};
+use super::{DataFlags, Exit, Failure, print};
 use crate::config::parse_duration;
 use crate::token::{Claims, KEY_FILE, TokenKey, is_device_name, unix_now_seconds, user_of_name};
 
@@ -27,7 +27,7 @@ pub(super) struct TokenArgs {
     #[arg(long)]
     lifetime: Option<String>,
     #[command(flatten)]
-    flags: ConfigFlags,
+    flags: DataFlags,
 }
 
 pub(super) fn run(args: &TokenArgs) -> Result<Exit, Failure> {

@@ -87,10 +87,8 @@ impl Heartbeat {
 /// `[drain]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
-    /// From SIGTERM to exit, at most.
+    /// From SIGTERM to exit, at most; connections are told and closed evenly over it.
     pub timeout: Duration,
-    /// Connections told to go per second; `None`: spread evenly over the timeout.
-    pub closes_per_second: Option<u32>,
 }
 
 /// `[auth]`
@@ -159,7 +157,7 @@ impl Default for Config {
             bench_endpoints: false,
             limits: Limits::default(),
             heartbeat: Heartbeat { interval: Duration::from_secs(30), silence_factor: 2.5 },
-            drain: Drain { timeout: Duration::from_secs(5), closes_per_second: None },
+            drain: Drain { timeout: Duration::from_secs(5) },
             auth: Auth {
                 guests: Guests::Auto,
                 guests_per_second: 20,

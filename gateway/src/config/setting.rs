@@ -228,12 +228,11 @@ pub static SETTINGS: &[Setting] = &[
         Factor { min: 1.1, max: 100.0 },
         "Silent for this many intervals: closed."
     ),
-    setting!("drain.timeout", drain.timeout, seconds(0, 3_600), "From SIGTERM to exit, at most."),
     setting!(
-        "drain.closes_per_second",
-        drain.closes_per_second,
-        OrAuto(Count { min: 1, max: 10_000_000 }),
-        "Connections closed per second while draining; auto: spread evenly over `drain.timeout`."
+        "drain.timeout",
+        drain.timeout,
+        seconds(0, 3_600),
+        "From SIGTERM to exit, at most; connections are told and closed evenly over it."
     ),
     setting!(
         "auth.guests",

@@ -35,7 +35,29 @@ impl Exposition {
         }
     }
 
-    /// A family that [`Self::sample`] fills; for histograms and what has several labels.
+    /// A histogram of durations. `counts` are those of each bucket alone, one more than there are bounds.
+    pub fn histogram_seconds(
+        &mut self,
+        name: &str,
+        help: &str,
+        bounds_us: &[u64],
+        counts: &[u64],
+        sum_us: u64,
+    ) {
+        self.family(name, help, "histogram");
+        let bucket = format!("{name}_bucket");
+        let mut below = 0;
+        for (bound, count) in bounds_us.iter().zip(counts) {
+            below += count;
+            self.sample(&bucket, &[("le", &seconds(*bound))], below);
+        }
+        let all: u64 = counts.iter().sum();
+        self.sample(&bucket, &[("le", "+Inf")], all);
+        self.sample(&format!("{name}_sum"), &[], seconds(sum_us));
+        self.sample(&format!("{name}_count"), &[], all);
+    }
+
+    /// A family that [`Self::sample`] fills; for what has several labels.
     pub fn family(&mut self, name: &str, help: &str, kind: &str) {
         let help = help.replace('\\', r"\\").replace('\n', r"\n");
         self.line(format_args!("# HELP {name} {help}"));
@@ -61,6 +83,12 @@ impl Exposition {
         // Writing to a string fails never.
         let _ = writeln!(self.text, "{line}");
     }
+}
+
+/// Microseconds as a decimal number of seconds, exactly.
+fn seconds(microseconds: u64) -> String {
+    let text = format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn escape(value: &str) -> String {

@@ -96,3 +96,14 @@ fn label_values_cannot_break_the_page() {
         "# HELP x_total X.\n# TYPE x_total counter\nx_total{code=\"a\\\"b\\\\c\\nd\"} 1\n"
     );
 }
+
+#[test]
+fn a_histogram_counts_upwards_to_everything() {
+    let mut page = Exposition::default();
+    page.histogram_seconds("x_seconds", "X.", &[100, 2_000_000], &[3, 0, 2], 7_500_000);
+    let text = page.into_text();
+    let expected = "# HELP x_seconds X.\n# TYPE x_seconds histogram\nx_seconds_bucket{le=\"0.0001\"} 3\n\
+                    x_seconds_bucket{le=\"2\"} 3\nx_seconds_bucket{le=\"+Inf\"} 5\nx_seconds_sum 7.5\nx_seconds_count 5\n";
+    assert_eq!(text, expected);
+    assert_eq!(samples(&text).len(), 5);
+}

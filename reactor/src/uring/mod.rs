@@ -4,7 +4,7 @@
 //! as many rings as its connections need, one when the one before it is full, and its thread waits on all of them.
 //!
 //! ```text
-//!  accept ──▶ slot of a table ──▶ multishot poll ──▶ readable ──▶ receive into a pool buffer ──▶ Received
+//!  accept ──▶ promised slot ──▶ multishot poll ──▶ readable ──▶ receive into a pool buffer ──▶ Received
 //!                                      ▲  264 bytes                (MSG_DONTWAIT: done when submitted)
 //!                                      └───────────────────────────────────┘
 //!  output() ──▶ dirty ──▶ send (MSG_DONTWAIT | MSG_WAITALL, completion only if short) ──▶ buffer back in its pool
@@ -15,9 +15,30 @@
 //! Every completion of a pass is copied out before the first is handled. An idle connection owns one armed poll in
 //! the kernel and twelve bytes here.
 //!
-//! The one invariant: when [`crate::Driver::turn`] has returned, no memory of ours is with the kernel. Transfers
-//! complete within the call that submits them, so an output may grow, move or be freed between turns, and a receive
-//! buffer is borrowed from the pool for microseconds, by connections that do have bytes.
+//! The one invariant: when [`crate::Driver::turn`] has returned, the kernel holds no memory that it or we may write to.
+//! Transfers complete within the call that submits them, so an output may grow, move or be freed between turns, and a
+//! receive buffer is borrowed from the pool for microseconds, by connections that do have bytes.
+//!
+//! # What was measured
+//!
+//! With `examples/echo.rs` (64-byte messages, 200 connections, server and client on a CPU each at real-time priority;
+//! medians of interleaved rounds, in CPU µs of the server's thread per message; 8 % are noise):
+//!
+//! | | ping-pong | 16 in flight |
+//! |---|---|---|
+//! | this driver | **4.5** | **0.30** |
+//! | a bare loop: multishot receives, a provided buffer ring | 4.4 | 0.30 |
+//! | the `epoll` driver | 5.1 | 0.30 |
+//!
+//! Spread over 25 rings of eight connections the same costs 2 to 12 % more: rings are filled one after the other.
+//! A connection costs 3.9 KB + 264 bytes in the kernel while it is idle, 12 bytes here, and no wake-ups.
+//!
+//! **Hot connections are not moved to multishot receives.** They would save a receive's submission and a poll's
+//! completion per message; the second line shows what that is worth: nothing that can be told from noise, because the
+//! kernel's TCP is more than four fifths of every figure above. They would cost 608 bytes more per armed connection, a
+//! buffer ring per ring with memory of its own, several receives per connection and turn (so no fairness), and a
+//! second way for everything that pauses, ends or runs out of buffers. What would change our mind: traffic of one
+//! connection that keeps a core busy by itself.
 //!
 //! Never here: `READ` on a socket (616 bytes while it waits), a parked `RECV` (872), an ordinary descriptor for a
 //! connection, a ring that polls another ring.

@@ -173,10 +173,12 @@ fn require(is_there: bool, what: &'static str, since: &'static str) -> Result<()
 
 fn explain_set_up(error: io::Error) -> ProbeError {
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => ProbeError::NoSystemCall { kernel: kernel() },
-        Some(libc::EPERM | libc::EACCES) => match disabled() {
-            2 => ProbeError::Disabled { value: 2, whom: "for everybody" },
-            1 if !rustix::process::geteuid().is_root() => ProbeError::Disabled {
+        // The setting exists where the system call does (from 6.6 on).
+        Some(libc::ENOSYS) if setting().is_none() => ProbeError::NoSystemCall { kernel: kernel() },
+        Some(libc::ENOSYS) => blocked("io_uring_setup", &error),
+        Some(libc::EPERM | libc::EACCES) => match setting() {
+            Some(2) => ProbeError::Disabled { value: 2, whom: "for everybody" },
+            Some(1) if !rustix::process::geteuid().is_root() => ProbeError::Disabled {
                 value: 1,
                 whom: "for those without CAP_SYS_ADMIN who are not in kernel.io_uring_group",
             },
@@ -213,9 +215,8 @@ fn blocked(what: &'static str, error: &io::Error) -> ProbeError {
 }
 
 /// `kernel.io_uring_disabled`; kernels before 6.6 do not have it.
-fn disabled() -> u8 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
+fn setting() -> Option<u8> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
 fn kernel() -> String {
@@ -243,5 +244,82 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "io_uring on kernel {}, {} connections per ring", self.kernel, self.table_slots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes a system call fail with an errno, for the calling thread alone, as a container's profile does.
+    fn forbid(system_call: i64, errno: i32) {
+        let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+        let mut filter = [
+            // The first word of `seccomp_data` is the system call's number.
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+            libc::sock_filter {
+                jf: 1,
+                ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, system_call as u32)
+            },
+            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
+            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the program and its filter outlive the calls, which read them.
+        let results = unsafe {
+            let alone = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            (alone, libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program))
+        };
+        assert_eq!(results, (0, 0), "{}", io::Error::last_os_error());
+    }
+
+    fn probe_without(system_call: i64, errno: i32) -> ProbeError {
+        let probing = std::thread::spawn(move || {
+            forbid(system_call, errno);
+            probe()
+        });
+        probing.join().expect("the probe does not panic").expect_err("what it needs is forbidden")
+    }
+
+    #[test]
+    fn a_seccomp_filter_is_named_with_what_to_do() {
+        for (system_call, name) in [
+            (libc::SYS_io_uring_setup, "io_uring_setup"),
+            (libc::SYS_io_uring_enter, "io_uring_enter"),
+            (libc::SYS_io_uring_register, "io_uring_register"),
+        ] {
+            for (errno, errno_name) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
+                let error = probe_without(system_call, errno);
+                assert!(
+                    matches!(&error, ProbeError::Blocked { what, errno } if *what == name && *errno == errno_name),
+                    "{error:?}"
+                );
+                let text = error.to_string();
+                assert!(text.contains(name) && text.contains(errno_name), "{text}");
+                assert!(text.contains("seccomp") && text.contains("--driver epoll"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lack_of_memory_or_descriptors_is_not_called_a_block() {
+        let error = probe_without(libc::SYS_io_uring_setup, libc::ENOMEM);
+        assert!(matches!(error, ProbeError::NoMemory { .. }), "{error:?}");
+        assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+        let error = probe_without(libc::SYS_io_uring_setup, libc::EMFILE);
+        assert!(matches!(error, ProbeError::NoDescriptor { .. }), "{error:?}");
+        let error = probe_without(libc::SYS_io_uring_setup, libc::EINVAL);
+        assert!(matches!(error, ProbeError::TooOld { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_driver_that_is_blocked_says_what_to_do() {
+        let making = std::thread::spawn(|| {
+            forbid(libc::SYS_io_uring_setup, libc::EPERM);
+            crate::uring::UringDriver::new(crate::DriverOptions::default()).map(|_| ())
+        });
+        let error = making.join().expect("making a driver does not panic").expect_err("it is forbidden");
+        let text = error.to_string();
+        assert!(text.contains("holdfast doctor") && text.contains("--driver epoll"), "{text}");
     }
 }

@@ -26,7 +26,7 @@ pub(crate) const SYNC_BEFORE_ACK: bool = !cfg!(feature = "planted-ack-before-fsy
 pub enum Table {
     /// (conversation, seq) → entry.
     Messages,
-    /// (conversation, fingerprint of sender, device and client id) → (message id, seq).
+    /// (fingerprint of conversation, sender, device and client id) → (message id, seq).
     Dedupe,
     /// (user, rev) → entry.
     Inbox,
@@ -57,8 +57,8 @@ impl Table {
     }
 }
 
-/// A key; none of ours is longer than 32 bytes, so none needs the heap.
-pub type Key = SmallVec<[u8; 32]>;
+/// A key; none of ours is longer than 24 bytes, so none needs the heap.
+pub type Key = SmallVec<[u8; 24]>;
 
 /// One change of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,8 +30,18 @@ pub(super) struct Outgoing {
     /// What the present batch adds.
     intents: Vec<Intent>,
     entries: Vec<(UserId, Bytes)>,
-    /// The entries of position `head`, if they need not be read back.
-    at_hand: Option<Vec<(UserId, Bytes)>>,
+    /// Entries that need not be read back: those of the last batch, or those that were refused.
+    at_hand: Option<Stretch>,
+}
+
+/// Positions of a log, one after the other.
+#[derive(Debug)]
+struct Stretch {
+    /// The one before the first.
+    previous: u64,
+    /// The last one.
+    position: u64,
+    entries: Vec<(UserId, Bytes)>,
 }
 
 impl Outgoing {
@@ -96,9 +106,13 @@ impl Outgoing {
 
     pub(super) fn commit(&mut self) {
         if !self.intents.is_empty() {
-            self.head += 1;
             self.intents.clear();
-            self.at_hand = Some(std::mem::take(&mut self.entries));
+            let entries = std::mem::take(&mut self.entries);
+            // What is at hand and still to be sent comes first.
+            if self.at_hand.as_ref().is_none_or(|stretch| stretch.previous != self.sent) {
+                self.at_hand = Some(Stretch { previous: self.head, position: self.head + 1, entries });
+            }
+            self.head += 1;
         }
     }
 
@@ -107,18 +121,17 @@ impl Outgoing {
         self.entries.clear();
     }
 
-    /// The entries from `first` on, and the last position that they are of.
-    fn read_back(
+    /// What comes after `sent`.
+    fn next_stretch(
         &mut self,
         store: &impl Store,
         target: u16,
         most_bytes: usize,
-    ) -> Result<(u64, Vec<(UserId, Bytes)>), StoreError> {
-        let first = self.sent + 1;
-        if first == self.head
-            && let Some(entries) = self.at_hand.take()
+    ) -> Result<Stretch, StoreError> {
+        if let Some(stretch) = self.at_hand.take()
+            && stretch.previous == self.sent
         {
-            return Ok((first, entries));
+            return Ok(stretch);
         }
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -136,7 +149,7 @@ impl Outgoing {
                 entries.push((intent.user, sealed));
             }
         }
-        Ok((position, entries))
+        Ok(Stretch { previous: self.sent, position, entries })
     }
 }
 
@@ -301,20 +314,28 @@ impl<S: Store> Worker<S> {
         for target in 0..self.identity.workers {
             let out = &mut self.outgoing[usize::from(target)];
             while out.is_stalled(limits.fan_out_window) {
-                let (position, entries) = match out.read_back(&self.store, target, limits.fan_out_bytes) {
-                    Ok(read) => read,
+                let next = out.next_stretch(&self.store, target, limits.fan_out_bytes);
+                let Stretch { previous, position, entries } = match next {
+                    Ok(stretch) => stretch,
                     Err(error) => {
                         self.fail(&error);
                         return;
                     }
                 };
-                let previous = out.sent;
                 let fan_out = FanOut { source: self.identity.number, position, previous, entries };
-                if effects.send(target, Command::FanOut(Box::new(fan_out))).is_err() {
-                    break;
+                match effects.send(target, Command::FanOut(Box::new(fan_out))) {
+                    Ok(()) => {
+                        out.sent = position;
+                        out.on_the_way.push_back(position);
+                    }
+                    Err(refused) => {
+                        if let Command::FanOut(fan_out) = refused {
+                            let FanOut { position, previous, entries, .. } = *fan_out;
+                            out.at_hand = Some(Stretch { previous, position, entries });
+                        }
+                        break;
+                    }
                 }
-                out.sent = position;
-                out.on_the_way.push_back(position);
             }
         }
         self.greet(effects);

@@ -129,7 +129,7 @@ pub struct Worker<S> {
     seqs: Heads<ConversationId>,
     revs: Heads<UserId>,
     /// Messages of the present batch.
-    fresh: HashMap<(ConversationId, Fingerprint), Known>,
+    fresh: HashMap<Fingerprint, Known>,
 
     batch: Batch,
     pending: Vec<Pending>,

@@ -36,13 +36,14 @@ impl<S: Store> Worker<S> {
             }
             _ => return Err(Refusal::UnknownConversation),
         };
-        let fingerprint = layout::fingerprint(message.sender, message.device, &message.client_id);
-        if let Some(&known) = self.fresh.get(&(message.conversation, fingerprint)) {
+        let SendMessage { conversation, sender, device, client_id, .. } = message;
+        let fingerprint = layout::fingerprint(*conversation, *sender, *device, client_id);
+        if let Some(&known) = self.fresh.get(&fingerprint) {
             self.counters.duplicates.add(1);
             return Ok(known);
         }
         let last = self.last_seq(message.conversation).map_err(|error| self.unreadable(&error))?;
-        let dedupe_key = layout::dedupe_key(message.conversation, &fingerprint);
+        let dedupe_key = layout::dedupe_key(&fingerprint);
         if last > Seq(0) {
             let value =
                 self.store.get(Table::Dedupe, &dedupe_key).map_err(|error| self.unreadable(&error))?;
@@ -86,7 +87,7 @@ impl<S: Store> Worker<S> {
         let sealed = layout::seal_entry(&entry);
         self.batch.put(Table::Messages, layout::message_key(message.conversation, known.seq), sealed.clone());
         self.batch.put(Table::Dedupe, dedupe_key, known.seal());
-        self.fresh.insert((message.conversation, fingerprint), known);
+        self.fresh.insert(fingerprint, known);
         self.seqs.set(message.conversation, known.seq.0);
         self.messages += 1;
         for (rev, user) in revs.into_iter().zip(members) {

@@ -64,10 +64,8 @@ impl House {
     }
 
     fn open(&mut self, stores: Vec<Memory>, limits: &Limits) {
-        self.effects = Recorder {
-            between: stores.iter().map(|_| VecDeque::new()).collect(),
-            ..Recorder::default()
-        };
+        self.effects =
+            Recorder { between: stores.iter().map(|_| VecDeque::new()).collect(), ..Recorder::default() };
         self.workers = (0..)
             .zip(stores)
             .map(|(number, store)| {
@@ -164,12 +162,7 @@ fn send(from: u64, to: u64, client_id: &str) -> (RouteKey, Command) {
     send_in(ConversationId::direct(UserId(from), UserId(to)), from, client_id, &[0x0a, 1, b'x'])
 }
 
-fn send_in(
-    conversation: ConversationId,
-    from: u64,
-    client_id: &str,
-    body: &[u8],
-) -> (RouteKey, Command) {
+fn send_in(conversation: ConversationId, from: u64, client_id: &str, body: &[u8]) -> (RouteKey, Command) {
     let message = SendMessage {
         sender: UserId(from),
         device: DeviceId(1),
@@ -209,10 +202,13 @@ fn ack(user: u64, device: u64, rev: u64) -> (RouteKey, Command) {
 
 /// What was delivered, in a few words each.
 fn words(delivered: &[Delivery]) -> Vec<String> {
-    let at = |session: &SessionAddress| format!("{}.{}", session.connection / 1000, session.connection % 1000);
+    let at =
+        |session: &SessionAddress| format!("{}.{}", session.connection / 1000, session.connection % 1000);
     let client = |id: &ClientId| String::from_utf8_lossy(id).into_owned();
     let word = |delivery: &Delivery| match delivery {
-        Delivery::Registered { session, cursor, head } => format!("{} registered {cursor}/{head}", at(session)),
+        Delivery::Registered { session, cursor, head } => {
+            format!("{} registered {cursor}/{head}", at(session))
+        }
         Delivery::Refused { session, why } => format!("{} refused {why:?}", at(session)),
         Delivery::Replaced { session } => format!("{} replaced", at(session)),
         Delivery::Accepted { session, client_id, seq, .. } => {
@@ -224,7 +220,8 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
         Delivery::Rejected { session, client_id: None, why } => format!("{} rejected {why:?}", at(session)),
         Delivery::Event { session, rev, .. } => format!("{} event {rev}", at(session)),
         Delivery::Page { session, entries, head, live } => {
-            let revs = entries.first().map_or(0, |first| first.0.0)..=entries.last().map_or(0, |last| last.0.0);
+            let revs =
+                entries.first().map_or(0, |first| first.0.0)..=entries.last().map_or(0, |last| last.0.0);
             format!("{} page {revs:?} of {head}{}", at(session), if *live { ", live" } else { "" })
         }
         Delivery::NoPage { session, why } => format!("{} no page {why:?}", at(session)),
@@ -257,14 +254,10 @@ fn all_live_devices_of_both_get_a_message() {
             words.into_iter().filter(|word| word.contains(which)).collect::<Vec<_>>()
         };
         assert_eq!(of("accepted"), ["1.1 accepted a as 1", "1.1 accepted b as 2"]);
-        assert_eq!(of("event"), [
-            "1.1 event 1",
-            "1.1 event 2",
-            "1.2 event 1",
-            "1.2 event 2",
-            "2.1 event 1",
-            "2.1 event 2"
-        ]);
+        assert_eq!(
+            of("event"),
+            ["1.1 event 1", "1.1 event 2", "1.2 event 1", "1.2 event 2", "2.1 event 1", "2.1 event 2"]
+        );
         assert_eq!(delivered.len(), 8);
     }
 }
@@ -278,7 +271,8 @@ fn a_resend_gets_the_same_answer_and_no_second_entry() {
     let again = house.run(vec![send(1, 2, "a")]);
     house.restart();
     let after_restart = house.run(vec![send(1, 2, "a")]);
-    let all: Vec<_> = [&first, &again, &after_restart].into_iter().flat_map(|delivered| ids(delivered)).collect();
+    let all: Vec<_> =
+        [&first, &again, &after_restart].into_iter().flat_map(|delivered| ids(delivered)).collect();
     assert!(all.iter().all(|id| *id == all[0]), "{all:?}");
     let page = house.run(vec![register(2, 1, Some(0)), sync(2, 1, 0, 0)]);
     assert_eq!(words(&page), ["2.1 registered 0/1", "2.1 page 1..=1 of 1, live"]);
@@ -363,13 +357,16 @@ fn registering_writes_nothing_and_tells_where_one_stands() {
         register(3, 1, None),
         register(3, 2, Some(1)),
     ]);
-    assert_eq!(words(&delivered), [
-        "1.1 registered 0/2",
-        "2.1 registered 2/2",
-        "2.2 registered 1/2",
-        "3.1 registered 0/0",
-        "3.2 refused CursorAhead",
-    ]);
+    assert_eq!(
+        words(&delivered),
+        [
+            "1.1 registered 0/2",
+            "2.1 registered 2/2",
+            "2.2 registered 1/2",
+            "3.1 registered 0/0",
+            "3.2 refused CursorAhead",
+        ]
+    );
     assert_eq!(house.commits(), commits);
     let delivered = house.run(vec![send(2, 3, "c")]);
     let events: Vec<_> = words(&delivered).into_iter().filter(|word| word.contains("event")).collect();
@@ -380,7 +377,10 @@ fn registering_writes_nothing_and_tells_where_one_stands() {
 fn a_device_has_one_session_and_a_user_ten_devices() {
     let mut house = House::new(1);
     for device in 1..=10 {
-        assert_eq!(words(&house.run(vec![register(1, device, None)])), [format!("1.{device} registered 0/0")]);
+        assert_eq!(
+            words(&house.run(vec![register(1, device, None)])),
+            [format!("1.{device} registered 0/0")]
+        );
     }
     assert_eq!(words(&house.run(vec![register(1, 11, None)])), ["1.11 refused TooManyDevices"]);
     let (key, mut again) = register(1, 3, None);
@@ -469,11 +469,7 @@ fn a_session_whose_lane_is_full_gets_a_gap_and_comes_back_by_pages() {
     house.effects.lane_full = false;
     let commits = house.commits();
     house.settle();
-    assert_eq!(words(&house.taken()), [
-        "1.1 accepted b as 2",
-        "1.1 accepted c as 3",
-        "2.1 gap 2 to 3"
-    ]);
+    assert_eq!(words(&house.taken()), ["1.1 accepted b as 2", "1.1 accepted c as 3", "2.1 gap 2 to 3"]);
     let delivered = house.run(vec![send(1, 2, "d")]);
     assert_eq!(words(&delivered), ["1.1 accepted d as 4"], "not live");
     assert_eq!(words(&house.run(vec![sync(2, 1, 1, 0)])), ["2.1 page 2..=4 of 4, live"]);
@@ -490,12 +486,10 @@ fn answers_wait_for_their_lane_in_order() {
     assert_eq!(house.workers[0].lanes.waiting(), 3);
     house.effects.lane_full = false;
     house.settle();
-    assert_eq!(words(&house.taken()), [
-        "1.1 registered 0/0",
-        "1.1 accepted a as 1",
-        "1.1 accepted a as 1",
-        "1.1 gap 1 to 1",
-    ]);
+    assert_eq!(
+        words(&house.taken()),
+        ["1.1 registered 0/0", "1.1 accepted a as 1", "1.1 accepted a as 1", "1.1 gap 1 to 1",]
+    );
 }
 
 #[test]
@@ -506,11 +500,10 @@ fn after_a_failed_fsync_nothing_is_promised_and_reads_go_on() {
     house.run(vec![send(1, 2, "a")]);
     house.store_of(1).arm(Fault::SyncFails);
     let delivered = house.run(vec![send(1, 2, "b"), register(2, 2, Some(0)), sync(2, 2, 0, 0)]);
-    assert_eq!(words(&delivered), [
-        "1.1 rejected b StorageFailed",
-        "2.2 registered 0/1",
-        "2.2 page 1..=1 of 1, live",
-    ]);
+    assert_eq!(
+        words(&delivered),
+        ["1.1 rejected b StorageFailed", "2.2 registered 0/1", "2.2 page 1..=1 of 1, live",]
+    );
     assert_eq!(house.workers[0].health(), Health::Failed);
     assert_eq!(words(&house.run(vec![send(1, 2, "c")])), ["1.1 rejected c StorageFailed"], "for ever");
     assert_eq!(words(&house.run(vec![send(1, 2, "a")])), ["1.1 accepted a as 1"], "what was kept is known");
@@ -596,13 +589,20 @@ fn a_position_is_applied_once_and_in_order() {
         Envelope { slice: SliceId(0), epoch: Epoch(1), command }
     };
     // A hole, the first, the first again, an overlap, the rest.
-    for (previous, position, expected, again) in
-        [(1, 3, 0, true), (0, 1, 1, false), (0, 1, 1, false), (0, 2, 1, true), (1, 3, 3, false), (1, 3, 3, false)]
-    {
+    for (previous, position, expected, again) in [
+        (1, 3, 0, true),
+        (0, 1, 1, false),
+        (0, 1, 1, false),
+        (0, 2, 1, true),
+        (1, 3, 3, false),
+        (1, 3, 3, false),
+    ] {
         house.effects.between[source].clear();
         house.turn(target, vec![part(previous, position)]);
         let word = house.effects.between[source].pop_front();
-        let Some(Command::FannedOut { position: applied, again: asked, .. }) = word else { panic!("{word:?}") };
+        let Some(Command::FannedOut { position: applied, again: asked, .. }) = word else {
+            panic!("{word:?}")
+        };
         assert_eq!((applied, asked), (expected, again), "{previous}..={position}");
     }
     let events: Vec<_> = words(&house.taken());
@@ -632,10 +632,10 @@ fn intents_wait_in_the_log_and_are_replayed_after_a_restart() {
     assert!(house.workers.iter().all(Worker::is_replayed));
     assert_eq!(house.workers[source].outgoing.iter().map(Outgoing::backlog).sum::<u64>(), 0);
     let delivered = house.run(vec![register(other, 1, Some(0)), sync(other, 1, 0, 0)]);
-    assert_eq!(words(&delivered), [
-        format!("{other}.1 registered 0/20"),
-        format!("{other}.1 page 1..=20 of 20, live"),
-    ]);
+    assert_eq!(
+        words(&delivered),
+        [format!("{other}.1 registered 0/20"), format!("{other}.1 page 1..=20 of 20, live"),]
+    );
 }
 
 #[test]

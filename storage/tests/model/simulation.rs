@@ -12,7 +12,7 @@ use holdfast_storage::check::Checker;
 use holdfast_storage::command::{ClientId, Command, Delivery, Refusal, SendMessage, SessionAddress};
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
-pub use memory::Fault;
+pub(crate) use memory::Fault;
 use memory::Memory;
 use prost::Message as _;
 
@@ -22,7 +22,7 @@ const SHARDS: u16 = 2;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 #[derive(Debug, Clone)]
-pub enum Step {
+pub(crate) enum Step {
     /// A device sends a new message; `settle`: and everything that is due happens.
     Send {
         device: u8,
@@ -164,7 +164,7 @@ impl Effects for World {
 }
 
 #[derive(Debug)]
-pub struct Simulation {
+pub(crate) struct Simulation {
     assignment: Arc<Assignment>,
     limits: Limits,
     workers: Vec<Worker<Memory>>,
@@ -186,7 +186,7 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    pub fn new(databases: u16, seed: u64) -> Self {
+    pub(crate) fn new(databases: u16, seed: u64) -> Self {
         let workers: Vec<WorkerId> = (0..databases).map(WorkerId).collect();
         let limits =
             Limits { page_entries: 5, devices: 2, cached_heads: 4, fan_out_window: 2, ..Limits::default() };
@@ -242,25 +242,25 @@ impl Simulation {
         Worker::open(identity, store).expect("the memory engine reads what it wrote")
     }
 
-    pub fn crashes(&self) -> usize {
+    pub(crate) fn crashes(&self) -> usize {
         self.crashes
     }
 
     /// Plans one crash: at the `point`th commit from now on, or after the `point`th effect.
-    pub fn crash_at(&mut self, fault: Option<Fault>, point: usize) {
+    pub(crate) fn crash_at(&mut self, fault: Option<Fault>, point: usize) {
         self.planned = Some((fault, point));
     }
 
-    pub fn hold_queues_between_workers(&mut self) {
+    pub(crate) fn hold_queues_between_workers(&mut self) {
         self.world.full_queues = 0xff;
     }
 
-    pub fn release_queues_between_workers(&mut self) {
+    pub(crate) fn release_queues_between_workers(&mut self) {
         self.world.full_queues = 0;
     }
 
     /// Intents that are recorded and not applied.
-    pub fn intents_waiting(&self) -> u64 {
+    pub(crate) fn intents_waiting(&self) -> u64 {
         let mut checker = Checker::new(Arc::clone(&self.assignment), self.queues.len() as u16);
         for (database, worker) in (0..).zip(&self.workers) {
             checker.database(database, worker.store()).expect("the memory engine can be read");
@@ -268,7 +268,7 @@ impl Simulation {
         checker.report().waiting_intents
     }
 
-    pub fn step(&mut self, step: Step) {
+    pub(crate) fn step(&mut self, step: Step) {
         match step {
             Step::Send { device, to, settle } => {
                 self.send_new(usize::from(device), to);
@@ -527,6 +527,7 @@ impl Simulation {
                     }
                 }
                 Delivery::Rejected { client_id: None, why, .. } => panic!("{why:?}"),
+                Delivery::NoPage { why, .. } => panic!("no page: {why:?}"),
             }
         }
     }
@@ -582,7 +583,7 @@ impl Simulation {
     }
 
     /// Repairs everything, lets every device get what it misses, and compares.
-    pub fn settle_and_check(&mut self) {
+    pub(crate) fn settle_and_check(&mut self) {
         self.planned = None;
         self.world.full_lanes = 0;
         self.world.full_queues = 0;
@@ -685,14 +686,5 @@ fn encoded(body: Option<chat::Body>) -> Bytes {
 }
 
 fn address_of(delivery: &Delivery) -> SessionAddress {
-    match *delivery {
-        Delivery::Registered { session, .. }
-        | Delivery::Refused { session, .. }
-        | Delivery::Replaced { session }
-        | Delivery::Accepted { session, .. }
-        | Delivery::Rejected { session, .. }
-        | Delivery::Event { session, .. }
-        | Delivery::Page { session, .. }
-        | Delivery::Gap { session, .. } => session,
-    }
+    delivery.session()
 }
