@@ -457,8 +457,8 @@ impl<S: Store> Worker<S> {
             }
         }
         self.lanes.retry(effects);
-        self.tell_gaps(effects);
         self.resolve_doubts();
+        self.tell_gaps(effects);
         self.greet(effects);
     }
 
