@@ -173,7 +173,8 @@ impl Partial {
         let message =
             self.message.as_mut().expect("invariant: a continuation was allowed, so a message is open");
         message.fragments += 1;
-        message.bytes += payload_bytes;
+        // Within the limit on messages, so this saturates only where there is none.
+        message.bytes = message.bytes.saturating_add(payload_bytes);
     }
 
     /// Takes what is there of the frame's payload.

@@ -486,10 +486,7 @@ fn answers_wait_for_their_lane_in_order() {
     assert_eq!(house.workers[0].lanes.waiting(), 3);
     house.effects.lane_full = false;
     house.settle();
-    assert_eq!(
-        words(&house.taken()),
-        ["1.1 registered 0/1", "1.1 accepted a as 1", "1.1 accepted a as 1"]
-    );
+    assert_eq!(words(&house.taken()), ["1.1 registered 0/1", "1.1 accepted a as 1", "1.1 accepted a as 1"]);
 }
 
 #[test]
