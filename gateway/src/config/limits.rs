@@ -1,7 +1,7 @@
 //! The limits: defaults, and the relations between them that everything else relies on.
 //!
 //! Limits that are compared with each other at run time are compared here at compile time for the defaults, and by
-//! [`Limits::conflicts`] for what an operator chose.
+//! [`super::Effective::resolve`] for what an operator chose.
 
 use std::time::Duration;
 
