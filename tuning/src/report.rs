@@ -186,7 +186,8 @@ impl Report {
                 Colour::Always => write!(out, "{}{mark:6}\x1b[0m", finding.severity.colour())?,
             }
             let Finding { name, needed, unit, .. } = finding;
-            writeln!(out, "  {name:name_width$}  {present:>present_width$}  {needed} {unit}")?;
+            let demand = format!("{needed} {unit}");
+            writeln!(out, "  {name:name_width$}  {present:>present_width$}  {}", demand.trim_end())?;
             if finding.severity > Severity::Ok {
                 for line in wrap(&finding.why, WIDTH - INDENT.len()) {
                     writeln!(out, "{INDENT}{line}")?;
