@@ -98,6 +98,7 @@ pub(crate) fn a_peer_that_does_not_read_makes_unsent_bytes_grow_and_drains_later
     let held_back = harness.driver().unsent_bytes(id);
     assert!((1..bytes.len()).contains(&held_back), "{held_back} of {} bytes unsent", bytes.len());
     assert_eq!(harness.of(id).drains, 0, "nobody has read yet");
+    expect_quiet(&mut harness);
     // More output goes behind what is held back.
     harness.send(id, b"the end");
     harness.settle();
@@ -108,6 +109,12 @@ pub(crate) fn a_peer_that_does_not_read_makes_unsent_bytes_grow_and_drains_later
     assert_eq!(harness.driver().unsent_bytes(id), 0);
     harness.settle();
     assert_eq!(harness.of(id).drains, 1, "drained once");
+    // What comes after that leaves at once again.
+    harness.send(id, b"encore");
+    harness.read_exactly(&mut peer, b"encore");
+    if harness.world.takes_what_fits() {
+        assert_eq!(harness.of(id).drains, 1, "nothing was held back any more");
+    }
 }
 
 pub(crate) fn an_output_without_bytes_sends_nothing<W: World>(make: impl FnOnce(DriverOptions) -> W) {
@@ -179,6 +186,21 @@ pub(crate) fn a_paused_connection_is_not_read_and_its_peer_feels_it<W: World>(
     harness.receive(id, &bytes);
 }
 
+pub(crate) fn a_pause_holds_even_where_bytes_were_waiting<W: World>(make: impl FnOnce(DriverOptions) -> W) {
+    let mut harness = listening(make, options());
+    let (mut peer, id) = harness.pair();
+    let bytes = pattern(15, 10 * harness.receive_buffer_bytes());
+    harness.write_all(&mut peer, &bytes);
+    harness.until("the first of it has come", |harness| (harness.of(id).receives > 0).then_some(()));
+    harness.driver().pause(id);
+    let before = harness.of(id).receives;
+    harness.settle();
+    expect_quiet(&mut harness);
+    assert_eq!(harness.of(id).receives, before, "read although paused");
+    harness.driver().resume(id);
+    harness.receive(id, &bytes);
+}
+
 pub(crate) fn pausing_and_resuming_at_every_turn_loses_nothing<W: World>(
     make: impl FnOnce(DriverOptions) -> W,
 ) {
@@ -218,6 +240,7 @@ pub(crate) fn buffers_that_are_all_lent_hold_up_reading_and_lose_nothing<W: Worl
         harness.hoard.as_ref().is_some_and(|hoard| hoard.len() == 2).then_some(())
     });
     harness.settle();
+    expect_quiet(&mut harness);
     let hoard = harness.hoard.take().expect("it was set above");
     assert_eq!(hoard.len(), 2, "there were two buffers");
     let mut seen = BTreeMap::<ConnectionId, usize>::new();
@@ -250,6 +273,7 @@ pub(crate) fn the_peer_ends_first<W: World>(make: impl FnOnce(DriverOptions) -> 
     assert!(harness.driver().output(id).is_none(), "nothing can follow FIN");
     assert_eq!(harness.read_to_end(&mut peer), (vec![], Incoming::End));
     harness.settle();
+    expect_quiet(&mut harness);
     assert!(!harness.is_closed(id), "both have ended, but only the owner closes");
     harness.close(id);
     assert_eq!(harness.closed(id), Outcome::Requested);
@@ -538,10 +562,8 @@ pub(crate) fn commands_to_a_name_that_is_gone_do_nothing<W: World>(make: impl Fn
 
 // ---- waiting ----
 
-pub(crate) fn a_turn_keeps_its_deadline<W: World>(make: impl FnOnce(DriverOptions) -> W) {
-    let mut harness = listening(make, options());
-    let (_peer, _id) = harness.pair();
-    harness.settle();
+/// A driver with nothing to do waits instead of coming back over and over.
+fn expect_quiet<W: World>(harness: &mut Harness<W>) {
     let until = harness.driver().now().after(std::time::Duration::from_millis(30));
     let mut turns = 0;
     while harness.driver().now() < until {
@@ -549,6 +571,13 @@ pub(crate) fn a_turn_keeps_its_deadline<W: World>(make: impl FnOnce(DriverOption
         turns += 1;
         assert!(turns < 100, "woken {turns} times with nothing to tell");
     }
+}
+
+pub(crate) fn a_turn_keeps_its_deadline<W: World>(make: impl FnOnce(DriverOptions) -> W) {
+    let mut harness = listening(make, options());
+    let (_peer, _id) = harness.pair();
+    harness.settle();
+    expect_quiet(&mut harness);
     // In the past: comes back without waiting, or this test would not end.
     harness.turn(Some(Moment(0)));
     let now = harness.driver().now();
@@ -771,6 +800,8 @@ pub(crate) fn no_more_are_accepted_than_there_is_room_for<W: World>(make: impl F
             harness.until("it says who it is", |harness| (harness.of(*id).received.len() == 1).then_some(()));
             numbers.insert(harness.of(*id).received[0]);
         }
+        // Those who wait outside do not keep the driver awake.
+        expect_quiet(&mut harness);
         if round < 2 {
             // Those who wait are served as soon as somebody leaves.
             let id = ids.remove(round);

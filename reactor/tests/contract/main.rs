@@ -117,6 +117,7 @@ macro_rules! contract {
                 an_output_without_bytes_sends_nothing
                 one_receive_per_connection_and_turn
                 a_paused_connection_is_not_read_and_its_peer_feels_it
+                a_pause_holds_even_where_bytes_were_waiting
                 pausing_and_resuming_at_every_turn_loses_nothing
                 buffers_that_are_all_lent_hold_up_reading_and_lose_nothing
                 the_peer_ends_first
