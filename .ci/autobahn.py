@@ -10,6 +10,7 @@ import collections
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -17,7 +18,6 @@ import sys
 CASES = [f"{section}.*" for section in (1, 2, 3, 4, 5, 6, 7, 9, 10)]
 CASES_COUNT = 301
 GOOD = {"OK", "INFORMATIONAL"}
-SERVER_PORT = 9701
 
 
 def suite(directory, mode, spec):
@@ -62,24 +62,36 @@ def fuzzingclient(directory, agent, url):
 
 
 def fuzzingserver(directory, agent, load):
-    url = f"ws://127.0.0.1:{SERVER_PORT}"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"ws://127.0.0.1:{port}"
     reports, command = suite(directory, "fuzzingserver", {"name": agent, "url": url})
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with open(reports + ".log", "w") as log:
+        # It would also serve its own pages on 8080.
+        server = subprocess.Popen([*command, "--webport", "0"], stdout=log, stderr=log)
     try:
-        for line in server.stdout:
-            # Twisted says so when the port is open.
-            if f"starting on {SERVER_PORT}" in line:
-                break
-        else:
-            sys.exit("the suite's server did not start")
-        with open(reports + ".log", "w") as log:
-            drain = subprocess.Popen(["cat"], stdin=server.stdout, stdout=log)
-            subprocess.run([load, "autobahn", url, "--agent", agent], check=True, timeout=900)
+        await_listener(server, port)
+        subprocess.run([load, "autobahn", url, "--agent", agent], check=True, timeout=900)
     finally:
         server.terminate()
         server.wait()
-    drain.wait()
     return judge(reports)
+
+
+def await_listener(server, port):
+    """The suite does not say when it listens, so the port is tried until it answers."""
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            try:
+                server.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            sys.exit(f"the suite's server ended with {server.returncode}")
+    sys.exit("the suite's server did not listen within a minute")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
             // Every line is a field or was counted otherwise: request line, blank line, at most one blank line first.
             let lines = text.matches("\r\n").count() - usize::from(text.starts_with("\r\n"));
             assert_eq!(head.headers().count(), lines - 2);
-            let count = |name: &str| head.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count();
+            let count =
+                |name: &str| head.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count();
             assert_eq!(count("host"), 1);
             assert!(count("content-length") + count("transfer-encoding") <= 1);
             if head.body() == BodyFraming::Chunked {

@@ -187,7 +187,7 @@ pub struct LatenessArgs {
 /// `hold`.
 #[derive(Debug, Args)]
 pub struct HoldArgs {
-    /// ws://host[:port]/path
+    /// The endpoint, as ws://host:port/path
     pub url: String,
     /// How long to hold them.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "120s")]
@@ -206,7 +206,7 @@ pub struct HoldArgs {
 /// `echo`.
 #[derive(Debug, Args)]
 pub struct EchoArgs {
-    /// ws://host[:port]/path
+    /// The endpoint, as ws://host:port/path
     pub url: String,
     /// Messages of each connection under way at most.
     #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -243,7 +243,7 @@ pub struct EchoArgs {
 /// `connect`.
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// ws://host[:port]/path
+    /// The endpoint, as ws://host:port/path
     pub url: String,
     /// Handshakes per second, open loop; without it as many as go (the same as --ramp).
     #[arg(long, value_name = "PER_SECOND")]
@@ -274,7 +274,7 @@ pub struct ConnectArgs {
 /// `chat`.
 #[derive(Debug, Args)]
 pub struct ChatArgs {
-    /// ws://host[:port]/path
+    /// The endpoint, as ws://host:port/path
     pub url: String,
     /// Messages per second in all.
     #[arg(long, value_name = "PER_SECOND", default_value = "1000")]

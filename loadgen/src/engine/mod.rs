@@ -347,11 +347,12 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
     fn show(&self) {
         let report = &self.fleet.report;
         let awaited = self.fleet.queue.len() + self.fleet.returns.len() + self.fleet.openings.len();
+        // First what the scenario waits for: who sees that nobody is awaited any more sees that too.
+        self.scenario.show(&self.gauges);
         self.gauges.set(|gauges| &gauges.up, report.up);
         self.gauges.set(|gauges| &gauges.opened, report.opened);
         self.gauges.set(|gauges| &gauges.failed, report.failed_attempts);
         self.gauges.set(|gauges| &gauges.lost, report.lost);
         self.gauges.set(|gauges| &gauges.awaited, awaited as u64);
-        self.scenario.show(&self.gauges);
     }
 }

@@ -84,11 +84,11 @@ pub struct Gauges {
 
 impl Gauges {
     pub(crate) fn set_outstanding(&self, value: i64) {
-        self.outstanding.store(value, Ordering::Relaxed);
+        self.outstanding.store(value, Ordering::Release);
     }
 
     pub(crate) fn set(&self, gauge: fn(&Self) -> &AtomicU64, value: u64) {
-        gauge(self).store(value, Ordering::Relaxed);
+        gauge(self).store(value, Ordering::Release);
     }
 }
 
@@ -118,15 +118,16 @@ impl Snapshot {
     pub fn of<'a>(threads: impl IntoIterator<Item = &'a Gauges>) -> Self {
         let mut sum = Self::default();
         for gauges in threads {
-            let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
-            sum.up += read(&gauges.up);
-            sum.opened += read(&gauges.opened);
-            sum.failed += read(&gauges.failed);
-            sum.lost += read(&gauges.lost);
+            let read = |gauge: &AtomicU64| gauge.load(Ordering::Acquire);
+            // The opposite order of writing: see `Engine::show`.
             sum.awaited += read(&gauges.awaited);
+            sum.lost += read(&gauges.lost);
+            sum.failed += read(&gauges.failed);
+            sum.opened += read(&gauges.opened);
+            sum.up += read(&gauges.up);
             sum.sent += read(&gauges.sent);
             sum.done += read(&gauges.done);
-            sum.outstanding += gauges.outstanding.load(Ordering::Relaxed);
+            sum.outstanding += gauges.outstanding.load(Ordering::Acquire);
         }
         sum
     }

@@ -59,7 +59,7 @@ fn cases(args: &AutobahnArgs) -> Result<AutobahnReport, SetupError> {
     };
     let crew = Crew::start(kind, &options, 1, |_| Autobahn::new(args.agent.clone()))?;
     let mut pilot = Pilot::new(crew, 1, Progress::new(true, clock::monotonic()), catch_signals()?);
-    pilot.phase("cases", AT_MOST, |now| now.opened > 0 && now.outstanding == 0)?;
+    pilot.phase("cases", AT_MOST, |now| now.awaited == 0 && now.outstanding == 0)?;
     let landing = pilot.land()?;
     Ok(landing.reports.into_iter().next().unwrap_or_default())
 }

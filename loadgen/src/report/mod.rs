@@ -346,11 +346,9 @@ impl Report {
         self.exit_code = self.outcome.exit_code();
     }
 
-    /// The run was broken off: whatever was measured until then, it is no pass.
+    /// The run was broken off. What is missing then may still have been under way, so nothing is called lost.
     pub fn broken_off(&mut self, error: String) {
-        if self.outcome != Outcome::Incorrect {
-            self.outcome = Outcome::Setup;
-        }
+        self.outcome = Outcome::Setup;
         self.verdict = self.outcome.verdict();
         self.exit_code = self.outcome.exit_code();
         self.error = Some(error);

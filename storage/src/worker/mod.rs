@@ -62,7 +62,7 @@ mod fan_out;
 mod lanes;
 mod send;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod users;
 
 use cursors::Cursors;

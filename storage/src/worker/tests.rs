@@ -13,15 +13,15 @@ const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Workers, the queues between them, and one lane that everything is delivered to.
-struct House {
-    workers: Vec<Worker<Memory>>,
+pub(crate) struct House {
+    pub(crate) workers: Vec<Worker<Memory>>,
     effects: Recorder,
     assignment: Arc<Assignment>,
     now_ms: u64,
 }
 
 #[derive(Default)]
-struct Recorder {
+pub(crate) struct Recorder {
     delivered: Vec<Delivery>,
     between: Vec<VecDeque<Command>>,
     lane_full: bool,
@@ -49,7 +49,7 @@ impl Effects for Recorder {
 }
 
 impl House {
-    fn new(workers: u16) -> Self {
+    pub(crate) fn new(workers: u16) -> Self {
         Self::with(workers, Limits::default())
     }
 
@@ -115,7 +115,7 @@ impl House {
     }
 
     /// All of these in one turn of the worker that owns them, then whatever follows; what was delivered.
-    fn run(&mut self, commands: Vec<(RouteKey, Command)>) -> Vec<Delivery> {
+    pub(crate) fn run(&mut self, commands: Vec<(RouteKey, Command)>) -> Vec<Delivery> {
         let mut per_worker: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
         for (key, command) in commands {
             let owner = self.assignment.owner(key.slice());
@@ -132,6 +132,10 @@ impl House {
 
     fn taken(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.effects.delivered)
+    }
+
+    pub(crate) fn assignment(&self) -> &Arc<Assignment> {
+        &self.assignment
     }
 
     fn owner(&self, user: u64) -> usize {
@@ -158,14 +162,14 @@ fn session(user: u64, connection: u64) -> SessionAddress {
     SessionAddress { shard: 0, connection: user * 1000 + connection }
 }
 
-fn send(from: u64, to: u64, client_id: &str) -> (RouteKey, Command) {
+pub(crate) fn send(from: u64, to: u64, client_id: &str) -> (RouteKey, Command) {
     send_in(ConversationId::direct(UserId(from), UserId(to)), from, client_id, &[0x0a, 1, b'x'])
 }
 
 fn send_in(conversation: ConversationId, from: u64, client_id: &str, body: &[u8]) -> (RouteKey, Command) {
     let message = SendMessage {
         sender: UserId(from),
-        device: DeviceId(1),
+        device: DeviceId::from_name("phone"),
         device_name: ClientId::from_slice(b"phone"),
         session: session(from, 1),
         conversation,
