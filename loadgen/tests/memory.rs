@@ -1,5 +1,7 @@
 //! What an idle connection costs the generator itself, driver and all: at most 300 bytes of its process.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::net::{SocketAddr, TcpListener};
