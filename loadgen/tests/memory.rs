@@ -52,7 +52,18 @@ fn an_idle_connection_costs_at_most_300_bytes() {
     let pid = std::process::id().to_string();
     for driver in DRIVERS {
         let rss_bytes = |connections: &str| {
-            let words = ["hold", &url, "-n", connections, "--hold", "600ms", "--handshakes", "64"];
+            let words = [
+                "hold",
+                &url,
+                "-n",
+                connections,
+                "--hold",
+                "600ms",
+                "--handshakes",
+                "64",
+                "--heartbeat",
+                "0s",
+            ];
             let words: Vec<&str> =
                 words.into_iter().chain(["--server-pid", &pid, "--timeout", "60s"]).collect();
             let run = load(driver, &words).expect(0);

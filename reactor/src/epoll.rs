@@ -2,7 +2,7 @@
 //!
 //! Edge-triggered, every socket registered once for everything when it is made: after that a message costs one
 //! `recv` and one `send`, and its share of one `epoll_wait`. The price is that this side remembers what the kernel
-//! said: [`Flag::READABLE`] stays set until a read came back short, [`Flag::FULL`] until EPOLLOUT.
+//! said: `Flag::READABLE` stays set until a read came back short, `Flag::FULL` until EPOLLOUT.
 //!
 //! A connection gets one receive per turn, whatever it has sent; what is left is read in the next turn, so no peer
 //! can keep the others waiting.

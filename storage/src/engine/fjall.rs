@@ -9,7 +9,7 @@
 //!   fsyncs the journal once more before it writes a full buffer out as a table file.
 //! - Opening reads the journals again. A batch without its end is cut off. A batch whose checksum is wrong makes
 //!   opening *fail*, although that is what a torn last write looks like when the disk has reordered pages; and a wrong
-//!   tag *anywhere* silently cuts off all that follows. [`journal`] looks first and tells the two apart.
+//!   tag *anywhere* silently cuts off all that follows. `journal` looks first and tells the two apart.
 //! - A commit waits (sleeping in steps of 100 ms) when four full buffers of a table wait to be written.
 //!
 //! Memory: `cache_bytes` of this database are a quarter block cache and three quarters write buffers, half of them

@@ -21,7 +21,7 @@ pub mod memory;
 /// False only in the build that tests must catch: it says "durable" before fsync has run.
 pub(crate) const SYNC_BEFORE_ACK: bool = !cfg!(feature = "planted-ack-before-fsync");
 
-/// A table of the store; what its keys and values are stands in [`crate::layout`].
+/// A table of the store; what its keys and values are stands in `crate::layout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
     /// (conversation, seq) → entry.
