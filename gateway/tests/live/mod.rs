@@ -8,7 +8,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_gateway::config::{Config, DriverChoice};
 use holdfast_gateway::serve::Server;
@@ -122,14 +122,14 @@ impl Live {
 
     /// Asks until a sample has this value.
     pub fn await_metric(&self, name: &str, value: f64) {
-        let mut seen = f64::NAN;
-        for _ in 0..500 {
-            seen = self.metric(name);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.metric(name);
             if (seen - value).abs() < 0.5 {
                 return;
             }
+            assert!(Instant::now() < deadline, "{name} stays at {seen} and does not become {value}");
         }
-        panic!("{name} stays at {seen} and does not become {value}");
     }
 }
 
@@ -194,6 +194,17 @@ impl Peer {
         self.send(&json!({"send": {"clientId": client_id, "conversation": to, "body": {"text": text}}}));
     }
 
+    /// One read. With a timeout the kernel restarts none that something interrupted, such as the rings of a server
+    /// in this same process.
+    pub fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
     /// An HTTP answer's status and head; the body, if any, stays unread.
     pub fn answer(&mut self) -> (u16, String) {
         loop {
@@ -204,7 +215,7 @@ impl Peer {
                 return (status, head);
             }
             let mut buffer = [0u8; 4096];
-            let count = self.stream.read(&mut buffer).expect("the server answers");
+            let count = self.read(&mut buffer).expect("the server answers");
             assert!(
                 count > 0,
                 "the server closed without an answer; so far: {:?}",
@@ -235,7 +246,7 @@ impl Peer {
                 }
             }
             let mut buffer = [0u8; 65_536];
-            match self.stream.read(&mut buffer) {
+            match self.read(&mut buffer) {
                 Ok(0) => return Got::End,
                 Ok(count) => self.unread.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Got::Reset,

@@ -49,6 +49,8 @@ pub fn load(driver: &str, words: &[&str]) -> Run {
         .args(words)
         .args(["--driver", driver, "--json"])
         .arg(&path)
+        // Whole huge pages of 2 MiB would hide what a connection costs.
+        .env("MIMALLOC_ALLOW_THP", "0")
         .output()
         .expect("the program runs");
     let json = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
