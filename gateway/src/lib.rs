@@ -12,6 +12,7 @@ pub mod config;
 pub mod directory;
 pub mod listener;
 pub mod metrics;
+pub mod planted;
 pub mod serve;
 pub mod session;
 pub mod shard;

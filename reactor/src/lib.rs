@@ -17,6 +17,7 @@ pub mod driver;
 pub mod epoll;
 pub mod lane;
 mod outputs;
+pub mod planted;
 pub mod sim;
 mod slots;
 pub mod timer;

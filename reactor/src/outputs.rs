@@ -1,6 +1,6 @@
 //! The pool of [`Output`]s: a connection has one only while there is something to send.
 
-use crate::Output;
+use crate::{Output, planted};
 
 /// Stands for "has no output" in a connection's record.
 pub(crate) const NO_OUTPUT: u32 = u32::MAX;
@@ -56,6 +56,7 @@ pub(crate) fn unsent(output: &Output) -> &[u8] {
 
 /// Notes that the socket took `bytes` more. What was sent does not pile up in front of what was not.
 pub(crate) fn advance(output: &mut Output, bytes: usize) {
+    let bytes = if planted::SHORT_SEND_FORGOTTEN.is_planted() { output.unsent_bytes() } else { bytes };
     output.sent += bytes;
     debug_assert!(output.sent <= output.bytes.len(), "more was sent than there was");
     if output.sent >= COMPACT_BYTES && output.sent >= output.bytes.len() / 2 {

@@ -25,7 +25,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 pub use self::fault::{Fault, FaultCounts, Faults};
-pub use self::network::{Arrival, Network, PeerRead, SimPeer};
+pub use self::network::{Arrival, Inside, Network, PeerRead, SimPeer};
 pub use self::random::{Chance, Random};
 
 use self::link::{DriverEnd, Mark};
@@ -34,7 +34,7 @@ use crate::outputs::{NO_OUTPUT, Outputs, advance, unsent};
 use crate::slots::Slots;
 use crate::{
     BufferPool, CloseReason, ConnectionId, Driver, DriverKind, DriverOptions, Event, Moment, Output,
-    ReactorError, Waker,
+    ReactorError, Waker, planted,
 };
 
 /// After accepting failed: when to try again.
@@ -287,7 +287,9 @@ impl SimDriver {
                     self.list_readable(net, link);
                 }
                 What::Room => {
-                    if let DriverEnd::Open(id) = net.link(link).driver_end {
+                    if let DriverEnd::Open(id) = net.link(link).driver_end
+                        && !planted::ROOM_FORGOTTEN.is_planted()
+                    {
                         self.writable.push(id);
                     }
                 }
@@ -333,7 +335,9 @@ impl SimDriver {
         while self.accepts_at <= net.now && !self.connections.is_full() {
             let Some(link) = net.backlog.pop_front() else { return };
             if net.strikes(Fault::AcceptFailed, net.faults.accept_failed) {
-                net.backlog.push_front(link);
+                if !planted::ACCEPT_LOST.is_planted() {
+                    net.backlog.push_front(link);
+                }
                 self.accepts_at = net.now.after(ACCEPT_RETRY);
                 net.nudge(self.accepts_at);
                 events.push(Event::AcceptFailed(Errno::MFILE.into()));
@@ -355,6 +359,9 @@ impl SimDriver {
         if net.strikes(Fault::NoBuffers, net.faults.no_buffers) {
             self.buffers_at = net.now.after(net.some_time(net.faults.no_buffers_max));
             net.nudge(self.buffers_at);
+            if planted::READ_FORGOTTEN.is_planted() {
+                self.readable.clear();
+            }
             return;
         }
         let mut listed = mem::take(&mut self.readable);
@@ -378,11 +385,13 @@ impl SimDriver {
         let link = connection.link;
         let wire = &net.link(link).to_driver;
         let (landed, reset, ended) = (wire.landed(), wire.reset, wire.ended && !connection.ended);
+        let landed = if planted::END_BEFORE_BYTES.is_planted() && ended { 0 } else { landed };
         if reset && (landed == 0 || connection.paused) {
             self.remove(net, id, true, CloseReason::Error(Errno::CONNRESET.into()), events);
             return false;
         }
-        if connection.paused || (landed == 0 && !ended) {
+        let paused = connection.paused && !planted::PAUSE_IGNORED.is_planted();
+        if paused || (landed == 0 && !ended) {
             return false;
         }
         if net.strikes(Fault::LateRead, net.faults.late_read) {

@@ -4,8 +4,8 @@
 
 use std::collections::VecDeque;
 
-use crate::ConnectionId;
 use crate::chunks::Chunks;
+use crate::{ConnectionId, planted};
 
 /// Records of `T`, one per open connection.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl<T> Slots<T> {
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<T> {
         let entry = self.entries.find_mut(id.index).filter(|entry| entry.generation == id.generation)?;
         let record = entry.record.take()?;
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.generation = entry.generation.wrapping_add(u32::from(!planted::GENERATION_KEPT.is_planted()));
         self.free.push_back(id.index);
         self.count -= 1;
         Some(record)

@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use crate::chunks::Chunks;
+use crate::planted;
 
 /// Nanoseconds on the driver's monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -119,7 +120,9 @@ impl Timers {
         let bucket = record.bucket();
         if bucket == UNFILED {
             self.count += 1;
-        } else if bucket != DUE && bucket_start(bucket, tick) <= deadline {
+        } else if bucket != DUE
+            && (bucket_start(bucket, tick) <= deadline || planted::DEADLINE_LATE.is_planted())
+        {
             record.set(deadline, bucket);
             return;
         } else {

@@ -26,7 +26,8 @@ pub(crate) struct Cluster {
     random: Random,
     /// Queues that say that they are full for no reason of their own.
     pub(crate) moody: Chance,
-    pub(crate) commands: u64,
+    /// Commands that workers have handled, and deliveries that the shard has.
+    pub(crate) messages: u64,
 }
 
 struct Wires {
@@ -53,7 +54,7 @@ impl Cluster {
             .collect();
         let queues = (0..WORKERS).map(|_| VecDeque::new()).collect();
         let wires = Wires { assignment: Arc::clone(&assignment), queues, lane: VecDeque::new() };
-        Self { assignment, workers, wires, random, moody: Chance::percent(2), commands: 0 }
+        Self { assignment, workers, wires, random, moody: Chance::percent(2), messages: 0 }
     }
 
     /// Lets each worker take a turn, or not, as the seed has it.
@@ -65,7 +66,7 @@ impl Cluster {
             let waiting = self.wires.queues[number].len() as u64;
             let take = if eager { waiting } else { self.random.below(waiting + 1) } as usize;
             let mut commands: Vec<_> = self.wires.queues[number].drain(..take).collect();
-            self.commands += commands.len() as u64;
+            self.messages += commands.len() as u64;
             self.workers[number].handle_batch(now_ms, &mut commands, &mut self.wires);
         }
     }
@@ -76,6 +77,11 @@ impl Cluster {
         let due: Vec<_> =
             self.workers.iter().map(|worker| (worker.has_work(), worker.due_in_ms(now_ms))).collect();
         format!("queues {queues:?}, lane {}, workers (work, due in ms) {due:?}", self.wires.lane.len())
+    }
+
+    /// Sessions that the workers know of.
+    pub(crate) fn sessions(&self) -> usize {
+        self.workers.iter().map(Worker::sessions).sum()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -127,8 +133,10 @@ impl Backend for SimBackend {
     }
 
     fn receive(&mut self, most: usize, deliveries: &mut Vec<Delivery>) -> bool {
-        let lane = &mut self.0.borrow_mut().wires.lane;
+        let cluster = &mut *self.0.borrow_mut();
+        let lane = &mut cluster.wires.lane;
         let count = most.min(lane.len());
+        cluster.messages += count as u64;
         deliveries.extend(lane.drain(..count));
         !lane.is_empty()
     }

@@ -1,13 +1,13 @@
 //! A peer: a client that is mostly right, sometimes slow, and sometimes wrong on purpose.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use holdfast_protocol::chat::{self, Format, client_frame, server_frame};
+use holdfast_protocol::chat::{self, Format, client_frame, close, server_frame};
 use holdfast_protocol::ws::handshake::{ClientRequest, client_key, parse_response, write_request};
-use holdfast_protocol::ws::{Decoder, Item, MessageLimits, Opcode, Role, encode_frame};
+use holdfast_protocol::ws::{CloseCode, Decoder, Item, MessageLimits, Opcode, Role, encode_frame};
 use holdfast_reactor::sim::{PeerRead, Random, SimPeer};
 
-use crate::truth::{Broken, Seen, Truth, ensure};
+use crate::truth::{Broken, Invariant, Seen, Truth, ensure};
 
 const LIMITS: MessageLimits = MessageLimits { frame_bytes: 1 << 20, message_bytes: 1 << 20, fragments: 64 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     place: Place,
     /// Sent by this peer and not accepted, with the text; resent on the next connection.
     unacked: VecDeque<(String, u64, String)>,
+    /// How often each message was sent on this connection and not answered.
+    asked: BTreeMap<String, u32>,
     /// Echoes that are awaited.
     awaited: VecDeque<Vec<u8>>,
     next: u64,
@@ -54,7 +56,12 @@ pub(crate) struct Peer {
     /// The greatest head that the server has named.
     pub(crate) head_rev: u64,
     /// It has read everything up to the head.
-    pub(crate) is_live: bool,
+    is_live: bool,
+    /// There have been no faults since it connected, so nothing excuses the end of this connection.
+    in_peace: bool,
+    has_connected: bool,
+    /// It has left a connection before the `welcome`. The server may come to that one's login after this one's.
+    has_forerunner: bool,
     /// It broke the protocol itself, so it may be told so.
     wrong: bool,
 }
@@ -71,11 +78,15 @@ impl Peer {
             out: VecDeque::new(),
             place: Place::Before,
             unacked: VecDeque::new(),
+            asked: BTreeMap::new(),
             awaited: VecDeque::new(),
             next: 0,
             syncs: 0,
             head_rev: 0,
             is_live: false,
+            in_peace: false,
+            has_connected: false,
+            has_forerunner: false,
             wrong: false,
         }
     }
@@ -84,15 +95,38 @@ impl Peer {
         self.socket.is_some()
     }
 
-    /// True when nothing of its own is still on the way.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.out.is_empty() && self.unacked.is_empty() && self.is_live
+    /// Whether it connects again when the faults are over. Two devices stay away: what is left of them at the server
+    /// must not need their return to go away.
+    pub(crate) fn comes_back(&self) -> bool {
+        match self.kind {
+            Kind::Chat { user, device } => device != 1 || user <= 2,
+            Kind::Echo => true,
+            Kind::Garbage => false,
+        }
+    }
+
+    /// True when nothing of its own is still on the way, and it has read what there is to read.
+    pub(crate) fn is_settled(&self, truth: &Truth) -> bool {
+        match self.kind {
+            _ if self.socket.is_none() && !self.comes_back() => true,
+            Kind::Chat { user, .. } => {
+                let reads_all = self.is_live && self.reached() == truth.head(user);
+                reads_all && self.out.is_empty() && self.unacked.is_empty()
+            }
+            Kind::Echo => self.upgraded && self.out.is_empty() && self.awaited.is_empty(),
+            Kind::Garbage => true,
+        }
+    }
+
+    /// The server is going away: it may end the connection.
+    pub(crate) fn may_be_ended(&mut self) {
+        self.in_peace = false;
     }
 
     /// Where it stands, for the message of a failure.
     pub(crate) fn describe(&self) -> String {
         format!(
-            "{:?} ({}connected, {}upgraded, {}live, {:?}, {} bytes to write, {} unaccepted)",
+            "{:?} ({}connected, {}upgraded, {}live, {:?}, {} bytes to write, {} unaccepted, {} echoes awaited)",
             self.kind,
             if self.socket.is_some() { "" } else { "not " },
             if self.upgraded { "" } else { "not " },
@@ -100,16 +134,25 @@ impl Peer {
             self.place,
             self.out.len(),
             self.unacked.len(),
+            self.awaited.len(),
         )
     }
 
-    pub(crate) fn connect(&mut self, socket: SimPeer, cursor: Option<u64>) {
+    /// Begins a connection, and a sync from `cursor` on it.
+    pub(crate) fn connect(&mut self, socket: SimPeer, cursor: Option<u64>, in_peace: bool) {
         let key = client_key([3; 16]);
         let token;
+        let mut hello = None;
         let (target, offered): (&str, Vec<&str>) = match self.kind {
-            Kind::Chat { user, device } => {
+            // Half of the devices say who they are in the handshake, the others in their first frame.
+            Kind::Chat { user, device } if device % 2 == 0 => {
                 token = format!("bearer.{user}.d{device}");
                 ("/ws", vec![self.format.subprotocol(), &token])
+            }
+            Kind::Chat { user, device } => {
+                let token = format!("{user}.d{device}");
+                hello = Some(chat::Hello { token, device: String::new(), cursor: None });
+                ("/ws", vec![self.format.subprotocol()])
             }
             _ => ("/echo", Vec::new()),
         };
@@ -125,8 +168,19 @@ impl Peer {
             unacked: std::mem::take(&mut self.unacked),
             next: self.next,
             head_rev: self.head_rev,
+            in_peace,
+            has_forerunner: self.has_forerunner || (self.has_connected && self.place == Place::Before),
+            has_connected: true,
             ..Self::new(self.kind, &mut Random::new(0))
         };
+        if let Some(hello) = hello {
+            self.queue_frame(client_frame::Frame::Hello(hello));
+        }
+        if self.kind == Kind::Echo && in_peace {
+            for bytes in [1, 300, 5_000] {
+                self.queue_echo(vec![7; bytes], [4, 3, 2, 1]);
+            }
+        }
         // The handshake brings no cursor: the server goes on from what this device has acknowledged, and a sync
         // moves it to where the test wants it.
         if let (Kind::Chat { .. }, Some(after)) = (self.kind, cursor) {
@@ -136,6 +190,13 @@ impl Peer {
         for (client_id, to, text) in again {
             self.queue_send(&client_id, to, &text);
         }
+    }
+
+    fn queue_echo(&mut self, payload: Vec<u8>, mask: [u8; 4]) {
+        let mut frame = Vec::new();
+        encode_frame(&mut frame, Opcode::Binary, &payload, Some(mask));
+        self.out.extend(frame);
+        self.awaited.push_back(payload);
     }
 
     fn queue_frame(&mut self, frame: client_frame::Frame) {
@@ -155,6 +216,7 @@ impl Peer {
     }
 
     fn queue_send(&mut self, client_id: &str, to: u64, text: &str) {
+        *self.asked.entry(client_id.to_owned()).or_default() += 1;
         self.queue_frame(client_frame::Frame::Send(chat::Send {
             client_id: client_id.to_owned(),
             conversation: format!("@{to}"),
@@ -176,15 +238,7 @@ impl Peer {
             Kind::Echo => {
                 let bytes = [0, 1, 5, 125, 126, 300, 5_000][random.below(7) as usize];
                 let payload: Vec<u8> = (0..bytes).map(|_| random.bits() as u8).collect();
-                let mut frame = Vec::new();
-                encode_frame(
-                    &mut frame,
-                    Opcode::Binary,
-                    &payload,
-                    Some((random.bits() as u32).to_ne_bytes()),
-                );
-                self.out.extend(frame);
-                self.awaited.push_back(payload);
+                self.queue_echo(payload, (random.bits() as u32).to_ne_bytes());
             }
             Kind::Chat { user, device } => match random.below(12) {
                 0 => self.queue_frame(client_frame::Frame::Ping(chat::Ping { nonce: 0 })),
@@ -259,9 +313,12 @@ impl Peer {
         match socket.read(&mut bytes) {
             PeerRead::Nothing => return Ok(moved),
             PeerRead::Bytes(_) => {}
-            PeerRead::End | PeerRead::Reset => {
+            end @ (PeerRead::End | PeerRead::Reset) => {
                 self.socket = None;
-                return Ok(true);
+                return ensure(Invariant::Courtesy, !self.in_peace, || {
+                    format!("{:?} lost a connection that nothing was wrong with: {end:?}", self.kind)
+                })
+                .map(|()| true);
             }
         }
         self.receive(&mut bytes, truth)?;
@@ -289,18 +346,18 @@ impl Peer {
         }
         let mut input = bytes.as_mut_slice();
         let mut frames = Vec::new();
-        let mut closed = false;
+        let mut closed = None;
         let mut pongs = Vec::new();
         loop {
             let item = self.decoder.next(&mut input, &LIMITS);
-            let item = item.map_err(|error| Broken(format!("the server broke RFC 6455: {error}")))?;
+            let item = item.map_err(|error| Invariant::Wire.is_broken(error.to_string()))?;
             match item {
                 None => break,
                 Some(Item::Text(text)) => frames.push(text.as_bytes().to_vec()),
                 Some(Item::Binary(payload)) => frames.push(payload.to_vec()),
                 Some(Item::Ping(payload)) => pongs.push(payload.to_vec()),
                 Some(Item::Pong(_)) => {}
-                Some(Item::Close(_)) => closed = true,
+                Some(Item::Close(frame)) => closed = Some(frame.map_or(1005, |frame| frame.code.0)),
             }
         }
         for payload in pongs {
@@ -313,25 +370,40 @@ impl Peer {
                 Kind::Chat { user, .. } => self.hear(user, &payload, truth)?,
                 Kind::Echo => {
                     let awaited = self.awaited.pop_front();
-                    ensure(awaited.as_deref() == Some(&payload[..]), || {
+                    ensure(Invariant::Echo, awaited.as_deref() == Some(&payload[..]), || {
                         format!("an echo of {} bytes is not the one that was awaited", payload.len())
                     })?;
                 }
                 Kind::Garbage => {}
             }
         }
-        if closed && let Some(socket) = &mut self.socket {
+        let Some(code) = closed else { return Ok(()) };
+        ensure(Invariant::Courtesy, self.wrong || self.is_excused(code), || {
+            format!("{:?}, which did nothing wrong, was closed with {code}", self.kind)
+        })?;
+        self.in_peace = false;
+        if let Some(socket) = &mut self.socket {
             socket.shutdown();
         }
         Ok(())
     }
 
+    /// Close codes that say nothing against the client: it was not heard in time, the server restarts, or an earlier
+    /// connection of its own was slower.
+    fn is_excused(&self, code: u16) -> bool {
+        let late = [CloseCode::GOING_AWAY.0, close::HELLO_TIMEOUT.code, close::HEARTBEAT_TIMEOUT.code];
+        (self.has_forerunner && code == close::REPLACED.code)
+            || (!self.in_peace && (late.contains(&code) || code == CloseCode::SERVICE_RESTART.0))
+    }
+
     fn hear(&mut self, user: u64, payload: &[u8], truth: &mut Truth) -> Result<(), Broken> {
         let frame = chat::decode_server(self.format, payload)
-            .map_err(|error| Broken(format!("a frame of the server cannot be read: {error}")))?;
+            .map_err(|error| Invariant::Wire.is_broken(format!("a frame cannot be read: {error}")))?;
         match frame.frame {
             Some(server_frame::Frame::Welcome(welcome)) => {
-                ensure(welcome.user == user, || format!("user {user} was welcomed as {}", welcome.user))?;
+                ensure(Invariant::OneStory, welcome.user == user, || {
+                    format!("user {user} was welcomed as {}", welcome.user)
+                })?;
                 self.head_rev = self.head_rev.max(welcome.head);
                 if self.place == Place::Before {
                     self.place = Place::At(welcome.cursor);
@@ -339,6 +411,12 @@ impl Peer {
                 }
             }
             Some(server_frame::Frame::Accepted(accepted)) => {
+                let asked = self.asked.get_mut(&accepted.client_id).filter(|asked| **asked > 0);
+                let Some(asked) = asked else {
+                    let how = format!("user {user} got one more `accepted` for {}", accepted.client_id);
+                    return Err(Invariant::Answers.is_broken(how));
+                };
+                *asked -= 1;
                 self.unacked.retain(|(client_id, ..)| *client_id != accepted.client_id);
                 truth.accepts(user, &accepted.client_id, accepted.message_id, accepted.seq)?;
             }
@@ -363,12 +441,14 @@ impl Peer {
             }
             Some(server_frame::Frame::Gap(gap)) => {
                 if let Place::At(last) = self.place {
-                    ensure(gap.from == last + 1, || format!("a gap from {} follows rev {last}", gap.from))?;
+                    ensure(Invariant::Dense, gap.from == last + 1, || {
+                        format!("a gap from {} follows rev {last}", gap.from)
+                    })?;
                     self.queue_sync(last);
                 }
             }
             Some(server_frame::Frame::Error(error)) => {
-                ensure(error.code == "rate_limited" || self.wrong, || {
+                ensure(Invariant::Courtesy, error.code == "rate_limited" || self.wrong, || {
                     format!("an honest user {user} got the error {}: {}", error.code, error.message)
                 })?;
             }
@@ -380,9 +460,9 @@ impl Peer {
     /// An entry has come: it must be the next one.
     fn advance(&mut self, rev: u64) -> Result<(), Broken> {
         match &mut self.place {
-            Place::Before => Err(Broken(format!("rev {rev} came before `welcome`"))),
+            Place::Before => Err(Invariant::Dense.is_broken(format!("rev {rev} came before `welcome`"))),
             Place::At(last) => {
-                ensure(rev == *last + 1, || format!("rev {rev} follows {last}"))?;
+                ensure(Invariant::Dense, rev == *last + 1, || format!("rev {rev} follows {last}"))?;
                 *last = rev;
                 Ok(())
             }
@@ -393,7 +473,7 @@ impl Peer {
                 Ok(())
             }
             Place::Settling { after, candidate } => {
-                ensure(rev == *after + 1 || rev == *candidate + 1, || {
+                ensure(Invariant::Dense, rev == *after + 1 || rev == *candidate + 1, || {
                     format!("rev {rev} follows a sync from {after}, answered up to {candidate}")
                 })?;
                 self.place = Place::At(rev);
@@ -415,11 +495,14 @@ impl Peer {
         self.head_rev = self.head_rev.max(event.rev);
         let message = event.entry.as_ref().and_then(|entry| entry.kind.as_ref());
         let Some(chat::entry::Kind::Message(message)) = message else {
-            return Err(Broken(format!("rev {} of user {user} is empty", event.rev)));
+            return Err(Invariant::OneStory.is_broken(format!("rev {} of user {user} is empty", event.rev)));
         };
         let text = match message.body.as_ref().and_then(|body| body.kind.as_ref()) {
             Some(chat::body::Kind::Text(text)) => text.clone(),
-            other => return Err(Broken(format!("rev {} of user {user} says {other:?}", event.rev))),
+            other => {
+                let how = format!("rev {} of user {user} says {other:?}", event.rev);
+                return Err(Invariant::OneStory.is_broken(how));
+            }
         };
         let seen = Seen {
             conversation: message.conversation.clone(),

@@ -22,10 +22,16 @@ use holdfast_reactor::{Driver, DriverOptions};
 
 use crate::cluster::{Cluster, SimBackend};
 use crate::peer::{Kind, Peer};
-use crate::truth::{Broken, Truth, ensure};
+use crate::truth::{Broken, Invariant, Truth, ensure};
+use crate::watch::Watched;
 
 const USERS: u64 = 4;
 const OUTPUT_BYTES: usize = 8 << 10;
+/// The limit above is looked at once per receive, so the answers to one come on top, and a page.
+const MOST_UNSENT_BYTES: usize = OUTPUT_BYTES + (32 << 10);
+const LINGER: Duration = Duration::from_secs(2);
+/// How long books may disagree when nothing is on its way any more.
+const AGREEMENT: Duration = Duration::from_secs(1);
 /// 2026-01-01, as the simulated wall clock begins.
 const WALL_MS: i64 = 1_767_225_600_000;
 
@@ -44,7 +50,7 @@ impl VerifyToken for PlainTokens {
 
 pub(crate) struct World {
     pub(crate) network: Network,
-    shard: Shard<SimDriver, SimBackend>,
+    shard: Shard<Watched, SimBackend>,
     shared: Arc<Shared>,
     control: flume::Sender<Control>,
     cluster: Rc<RefCell<Cluster>>,
@@ -70,7 +76,7 @@ impl World {
             connections: 64,
             send_buffer_bytes: None,
         };
-        let mut driver = SimDriver::new(options, &network);
+        let mut driver = Watched::new(SimDriver::new(options, &network), &network);
         driver.listen_in_simulation();
         let (_, http_effects) = pipe::effects(driver.waker(), 1);
         let (control, control_receiver) = flume::unbounded();
@@ -113,13 +119,10 @@ impl World {
         }
     }
 
-    /// What has happened: turns of the shard, frames and commands that it handled, and deliveries.
-    pub(crate) fn events(&self) -> u64 {
-        let counters = &self.counters;
-        counters.turns.read()
-            + counters.frames_received.read()
-            + counters.frames_sent.read()
-            + self.cluster.borrow().commands
+    /// What has happened: what the driver told, frames in and out, commands and deliveries. Not turns.
+    pub(crate) fn events(&mut self) -> u64 {
+        let frames = self.counters.frames_received.read() + self.counters.frames_sent.read();
+        self.shard.driver().events + frames + self.cluster.borrow().messages
     }
 
     pub(crate) fn run(&mut self, events: u64, faults: u64) -> Result<(), Broken> {
@@ -132,7 +135,7 @@ impl World {
                 // This seed's mixture leaves too much out to prove anything.
                 self.network.set_faults(Faults::UNKIND);
             }
-            ensure(self.steps < 200_000, || "nothing moves any more".to_owned())?;
+            ensure(Invariant::Progress, self.steps < 200_000, || "nothing moves any more".to_owned())?;
         }
         self.make_peace()?;
         self.go_away()
@@ -146,7 +149,7 @@ impl World {
                 if self.random.happens(Chance::percent(30))
                     && let Some(socket) = self.network.dial()
                 {
-                    peer.connect(socket, None);
+                    peer.connect(socket, None, false);
                 }
                 continue;
             }
@@ -165,16 +168,27 @@ impl World {
     }
 
     fn turn(&mut self, eager: bool) -> Result<(), Broken> {
-        let now_ms = (WALL_MS as u64) + self.network.now().0 / 1_000_000;
-        self.cluster.borrow_mut().step(now_ms, eager);
-        self.wake();
-        let goes_on = self.shard.turn().map_err(|error| Broken(error.to_string()))?;
-        ensure(goes_on, || "the shard stopped by itself".to_owned())
+        self.step_cluster(eager);
+        ensure(Invariant::Owed, self.turn_shard()?, || "the shard stopped by itself".to_owned())
+    }
+
+    /// One turn of the shard, and a look at what it left behind.
+    fn turn_shard(&mut self) -> Result<bool, Broken> {
+        let goes_on = self.shard.turn().map_err(|error| Invariant::Driver.is_broken(error.to_string()))?;
+        self.shard.driver().verdict(MOST_UNSENT_BYTES, LINGER)?;
+        let counted = self.shared.connections.load(Ordering::Relaxed);
+        let open = self.shard.connections();
+        ensure(Invariant::Accounts, counted == open, || {
+            format!("the shard has {open} connections, the process counts {counted}")
+        })?;
+        Ok(goes_on)
     }
 
     /// Workers that have said something wake the shard, at once or a little later; a turn that was woken does not
     /// move the clock, so it must not happen in every turn.
-    fn wake(&mut self) {
+    fn step_cluster(&mut self, eager: bool) {
+        let now_ms = (WALL_MS as u64) + self.network.now().0 / 1_000_000;
+        self.cluster.borrow_mut().step(now_ms, eager);
         if !self.cluster.borrow().is_idle() && self.random.happens(Chance::percent(50)) {
             self.shard.driver().waker().wake();
         }
@@ -188,6 +202,7 @@ impl World {
         let mut readers: Vec<Peer> =
             (1..=USERS).map(|user| Peer::new(Kind::Chat { user, device: 9 }, &mut self.random)).collect();
         let mut round = 0u32;
+        let mut disagreed_at = None;
         // Peers stall for seconds, and heartbeats of the dead take minutes.
         let patience = self.network.now().after(Duration::from_secs(600));
         loop {
@@ -195,30 +210,32 @@ impl World {
             for peer in self.peers.iter_mut().chain(&mut readers) {
                 if peer.is_connected() {
                     peer.step(&mut self.truth)?;
-                } else if matches!(peer.kind, Kind::Chat { .. })
+                } else if peer.comes_back()
                     && let Some(socket) = self.network.dial()
                 {
                     let is_reader = matches!(peer.kind, Kind::Chat { device: 9, .. });
-                    peer.connect(socket, is_reader.then_some(0));
+                    peer.connect(socket, is_reader.then_some(0), true);
                 }
             }
             self.turn(true)?;
-            let chats = |peer: &&Peer| matches!(peer.kind, Kind::Chat { .. });
-            let settled = self.peers.iter().chain(&readers).filter(chats).all(Peer::is_settled);
-            if settled && self.cluster.borrow().is_idle() {
-                break;
+            let now = self.network.now();
+            let unsettled: Vec<_> =
+                self.peers.iter().chain(&readers).filter(|peer| !peer.is_settled(&self.truth)).collect();
+            if !unsettled.is_empty() || !self.cluster.borrow().is_idle() {
+                disagreed_at = None;
+            } else {
+                let (here, there) = (self.counters.sessions.read(), self.cluster.borrow().sessions() as u64);
+                if here == there {
+                    break;
+                }
+                let since = now.since(*disagreed_at.get_or_insert(now));
+                ensure(Invariant::Accounts, since < AGREEMENT, || {
+                    format!("the shard has {here} sessions, the workers know of {there}")
+                })?;
             }
-            ensure(round < 200_000 && self.network.now() < patience, || {
-                let stuck: Vec<_> = self
-                    .peers
-                    .iter()
-                    .chain(&readers)
-                    .filter(chats)
-                    .filter(|peer| !peer.is_settled())
-                    .map(Peer::describe)
-                    .collect();
-                let cluster = self.cluster.borrow().describe(0);
-                format!("the faults are over, and these do not get what they are owed: {stuck:?}; {cluster}")
+            ensure(Invariant::Owed, round < 200_000 && now < patience, || {
+                let stuck: Vec<_> = unsettled.iter().map(|peer| peer.describe()).collect();
+                format!("still waiting: {stuck:?}; {}", self.cluster.borrow().describe(0))
             })?;
         }
         let heads: BTreeMap<u64, u64> = readers
@@ -236,28 +253,28 @@ impl World {
     fn go_away(&mut self) -> Result<(), Broken> {
         // Whoever is told must be able to hear it.
         self.control.send(Control::Drain(Duration::from_secs(5))).expect("the shard holds the other end");
+        self.peers.iter_mut().for_each(Peer::may_be_ended);
         let mut turns = 0;
         loop {
             for peer in &mut self.peers {
                 peer.step(&mut self.truth)?;
             }
-            let now_ms = (WALL_MS as u64) + self.network.now().0 / 1_000_000;
-            self.cluster.borrow_mut().step(now_ms, true);
-            self.wake();
-            if !self.shard.turn().map_err(|error| Broken(error.to_string()))? {
+            self.step_cluster(true);
+            if !self.turn_shard()? {
                 break;
             }
             turns += 1;
-            ensure(turns < 50_000, || "the drain does not end".to_owned())?;
+            ensure(Invariant::Deadlines, turns < 50_000, || "the drain does not end".to_owned())?;
         }
-        let left = self.shard.connections();
-        ensure(left == 0, || format!("{left} connections are left after the drain"))?;
-        let counted = self.shared.connections.load(Ordering::Relaxed);
-        ensure(counted == 0, || format!("{counted} connections are still counted"))?;
-        let users = self.shared.directory.users();
-        ensure(users == 0, || format!("{users} users are still in the directory"))?;
-        let sessions = self.counters.sessions.read();
-        ensure(sessions == 0, || format!("{sessions} sessions are still counted"))
+        self.step_cluster(true);
+        let left = [
+            ("connections in the shard", self.shard.connections()),
+            ("connections counted", self.shared.connections.load(Ordering::Relaxed)),
+            ("users in the directory", self.shared.directory.users()),
+            ("sessions counted", self.counters.sessions.read() as usize),
+            ("sessions with the workers", self.cluster.borrow().sessions()),
+        ];
+        ensure(Invariant::Empty, left.iter().all(|(_, count)| *count == 0), || format!("{left:?}"))
     }
 }
 
@@ -279,7 +296,7 @@ fn rules() -> ShardRules {
         handshake: Duration::from_secs(10),
         login: Duration::from_secs(10),
         silent_heartbeats: 2.5,
-        linger: Duration::from_secs(2),
+        linger: LINGER,
         echo_output_bytes: OUTPUT_BYTES,
         retry_after_seconds: 1,
         allowed_origins: Vec::new(),

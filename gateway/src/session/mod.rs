@@ -31,6 +31,7 @@ use smallvec::SmallVec;
 pub use rate::{Rate, Spent};
 
 use crate::metrics::ShardCounters;
+use crate::planted;
 use crate::token::{Claims, TokenError};
 
 /// What every session of a gateway keeps to; from the configuration.
@@ -421,10 +422,14 @@ impl Session {
                 }
                 .into()
             }
+            Delivery::Replaced { .. } if planted::REPLACED_GOES_ON.is_planted() => Outcome::Nothing,
             Delivery::Replaced { .. } => close::REPLACED.into(),
             Delivery::Accepted { client_id, message_id, seq, .. } => {
                 let client_id = String::from_utf8_lossy(&client_id).into_owned();
                 let accepted = chat::Accepted { client_id, message_id: message_id.0, seq: seq.0 };
+                if planted::ANSWERED_TWICE.is_planted() {
+                    self.write(context, server_frame::Frame::Accepted(accepted.clone()));
+                }
                 self.write(context, server_frame::Frame::Accepted(accepted));
                 Outcome::Nothing
             }
@@ -520,6 +525,10 @@ impl Session {
         };
         let payload_bytes = chat::event_bytes(self.format, rev, entry_in_format.len());
         if rev.0 != self.last_rev.0 + 1 || context.unsent_bytes + payload_bytes > context.rules.output_bytes {
+            if planted::CURSOR_AHEAD_OF_DELIVERY.is_planted() {
+                self.last_rev = rev;
+                return;
+            }
             self.begin_gap(context);
             return;
         }
@@ -539,7 +548,7 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Outcome {
         self.page_awaited = false;
-        if std::mem::take(&mut self.page_overtaken) {
+        if std::mem::take(&mut self.page_overtaken) && !planted::PAGE_OF_OLDER_SYNC.is_planted() {
             return self.next_page(session);
         }
         if self.state != State::Paging {
@@ -621,7 +630,7 @@ impl Session {
         if context.unsent_bytes == 0 {
             self.write_gap(context);
         } else {
-            self.waits_for_room = true;
+            self.waits_for_room = !planted::GAP_UNTOLD.is_planted();
         }
     }
 

@@ -11,6 +11,7 @@ use holdfast_reactor::{ConnectionId, Driver};
 use super::connection::{Paused, Phase};
 use super::{Shard, context_of};
 use crate::backend::Backend;
+use crate::planted;
 use crate::session::Outcome;
 
 /// How decoding one receive ended.
@@ -27,6 +28,9 @@ enum End {
 
 impl<D: Driver, B: Backend> Shard<D, B> {
     pub(super) fn process_frames(&mut self, id: ConnectionId, bytes: &mut [u8]) {
+        if planted::SPLIT_HEADER_LOST.is_planted() && bytes.len() == 1 {
+            return;
+        }
         let mut input = bytes;
         loop {
             match self.decode(id, &mut input) {
@@ -52,7 +56,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     }
 
     fn keep_unread(&mut self, id: ConnectionId, input: &[u8]) {
-        if input.is_empty() {
+        if input.is_empty() || planted::HELD_BACK_LOST.is_planted() {
             return;
         }
         if let Some(connection) = self.table.get(id)
@@ -140,7 +144,12 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         };
         let unsent_bytes = output.unsent_bytes();
         self.counters.frames_received.add(frames);
-        if unsent_bytes > self.rules.echo_output_bytes && matches!(connection.phase, Phase::Echo) {
+        // Events stop at a limit of their own; answers stop when what they answer is not read any more.
+        let most_bytes = match connection.phase {
+            Phase::Echo => self.rules.echo_output_bytes,
+            _ => self.rules.session.output_bytes,
+        };
+        if unsent_bytes > most_bytes && !planted::OUTPUT_UNBOUNDED.is_planted() {
             self.pause(id, Paused::OUTPUT);
             self.awaiting_output.push(id);
         }

@@ -34,6 +34,7 @@ use crate::api::pipe::HttpEffects;
 use crate::backend::Backend;
 use crate::directory::Directory;
 use crate::metrics::ShardCounters;
+use crate::planted;
 use crate::session::{Context, EntryJson, Outcome, SessionRules, VerifyToken};
 
 use connection::{Connection, Paused, Phase, TICK_NANOS, Table, tick_of};
@@ -371,7 +372,9 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         if !connection.paused.is_empty() {
             return;
         }
-        self.driver.resume(id);
+        if reason != Paused::STALLED || !planted::RESUME_FORGOTTEN.is_planted() {
+            self.driver.resume(id);
+        }
         if connection.ended {
             self.handle_end_of_stream(id);
         }
@@ -422,6 +425,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                     None => Outcome::Nothing,
                 };
                 self.carry_out(id, outcome);
+                self.go_on(id, Paused::OUTPUT);
             }
             Phase::Head | Phase::Lingering | Phase::Closing => {}
         }
@@ -431,7 +435,9 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let address = self.address(id);
         let Some(connection) = self.table.remove(id) else { return };
         self.timers.cancel(id.index);
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if matches!(reason, CloseReason::Requested) || !planted::ADMISSION_KEPT.is_planted() {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
         self.counters.connections.set(self.table.len() as u64);
         self.counters.closed.add(1);
         if let CloseReason::Error(_) = reason {
@@ -455,6 +461,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
         if let Some((key, command)) = session.farewell(address)
             && let Err(command) = self.inputs.backend.submit(key, command)
+            && !planted::FAREWELL_LOST.is_planted()
         {
             self.farewells.push_back((key, command));
         }
@@ -462,7 +469,10 @@ impl<D: Driver, B: Backend> Shard<D, B> {
 
     fn handle_delivery(&mut self, delivery: Delivery) {
         let address = delivery.session();
-        let id = ConnectionId::from_bits(address.connection);
+        let mut id = ConnectionId::from_bits(address.connection);
+        if planted::LATE_ANSWER_TAKEN.is_planted() {
+            id.generation = self.table.at(id.index).map_or(0, |next| next.generation);
+        }
         // A late answer to a session that is gone: its generation tells.
         let Some(connection) = self.table.get(id) else { return };
         let Phase::Chat(session) = &mut connection.phase else { return };

@@ -13,7 +13,7 @@ use super::fault::{Fault, FaultCounts, Faults};
 use super::link::{DriverEnd, Link, Mark, PeerEnd};
 use super::random::{Chance, Random};
 use super::trace::{Trace, Traced};
-use crate::{Event, Moment};
+use crate::{ConnectionId, Event, Moment};
 
 /// What a peer finds when it looks for bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,19 @@ impl Network {
         Some(Arrival { peer: SimPeer { network: self.clone(), link }, source, target })
     }
 
+    /// What the network holds of a connection that the driver has open; `None` when it has no such connection.
+    #[must_use]
+    pub fn look_inside(&self, id: ConnectionId) -> Option<Inside> {
+        let state = self.state.borrow();
+        let link = state.links.iter().find(|link| link.driver_end == DriverEnd::Open(id))?;
+        Some(Inside {
+            arrived_bytes: link.to_driver.landed(),
+            unreceived_bytes: link.to_driver.len(),
+            room_bytes: state.window_bytes.saturating_sub(link.to_peer.len()),
+            is_reset: link.to_driver.reset,
+        })
+    }
+
     pub(super) fn state(&self) -> Ref<'_, State> {
         self.state.borrow()
     }
@@ -150,6 +163,19 @@ impl Network {
     pub(super) fn state_mut(&self) -> RefMut<'_, State> {
         self.state.borrow_mut()
     }
+}
+
+/// What a test may know of a connection and its driver cannot: to hold the driver to what it should have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inside {
+    /// Bytes that have arrived and were not received.
+    pub arrived_bytes: usize,
+    /// Those, and what is still on its way from the peer.
+    pub unreceived_bytes: usize,
+    /// Bytes that a send would be taken of.
+    pub room_bytes: usize,
+    /// RST has arrived.
+    pub is_reset: bool,
 }
 
 /// A connection that the driver made.

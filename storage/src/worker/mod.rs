@@ -309,6 +309,12 @@ impl<S: Store> Worker<S> {
         }
     }
 
+    /// How many sessions are registered.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// The store under it.
     #[must_use]
     pub fn store(&self) -> &S {
