@@ -65,6 +65,9 @@ impl Directory {
         let directory = match (text, missing) {
             (Some(text), _) => {
                 let (ready, databases, assignment) = parse(path, &text)?;
+                // Whoever wrote it may have been killed before it had synced what names it.
+                sync_directory(path)?;
+                sync_parent(path)?;
                 Self { path: path.into(), _lock: lock, ready, databases, assignment }
             }
             (None, Missing::Make(databases)) => {

@@ -114,8 +114,16 @@ fn create(directory: &Path, path: &Path) -> Result<(), KeyError> {
     let removed = std::fs::remove_file(&draft);
     linked.map_err(io_error("write", path))?;
     removed.map_err(io_error("remove", &draft))?;
-    // The name must survive a power cut too, or the tokens minted before it would not.
-    File::open(directory).and_then(|file| file.sync_all()).map_err(io_error("synchronise", directory))
+    // The names must survive a power cut too, or the tokens minted before it would not: the key's, and that of the
+    // directory, which may be new.
+    File::open(directory).and_then(|file| file.sync_all()).map_err(io_error("synchronise", directory))?;
+    let resolved = directory.canonicalize().map_err(io_error("resolve", directory))?;
+    let Some(parent) = resolved.parent() else { return Ok(()) };
+    match File::open(parent).and_then(|file| file.sync_all()) {
+        // A directory can be made in one that cannot be read; then nobody can ask for more.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        outcome => outcome.map_err(io_error("synchronise", parent)),
+    }
 }
 
 #[cfg(test)]

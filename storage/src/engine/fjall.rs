@@ -10,6 +10,9 @@
 //! - Opening reads the journals again. A batch without its end is cut off. A batch whose checksum is wrong makes
 //!   opening *fail*, although that is what a torn last write looks like when the disk has reordered pages; and a wrong
 //!   tag *anywhere* silently cuts off all that follows. `journal` looks first and tells the two apart.
+//! - Opening syncs a journal only when it cuts something off: what a killed process had written and not synced is read,
+//!   and is not durable. `journal` makes it so.
+//! - A new table is a directory whose entry is never synced. Most file systems keep it all the same, none promises it.
 //! - A commit waits (sleeping in steps of 100 ms) when four full buffers of a table wait to be written.
 //!
 //! Memory: `cache_bytes` of this database are a quarter block cache and three quarters write buffers, half of them
@@ -18,6 +21,7 @@
 //! they would be shared, but then every key lies behind a pointer too, and comparing keys is most of the work (measured:
 //! 21 us of CPU per message instead of 17).
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -182,7 +186,14 @@ impl Open {
     fn new(config: &Config) -> Result<Self, StoreError> {
         let failed =
             |error: &fjall::Error| StoreError::Open { path: config.path.clone(), cause: explain(error) };
-        journal::cut_torn_tail(&config.path)?;
+        let sync = || {
+            let failed =
+                |error: io::Error| StoreError::Open { path: config.path.clone(), cause: error.to_string() };
+            sync_directories(&config.path).map_err(failed)
+        };
+        journal::settle(&config.path)?;
+        // What a killed process had renamed or removed without syncing is about to be relied upon.
+        sync()?;
         let database = Database::builder(&config.path)
             .cache_size(config.cache_bytes / 4)
             .max_cached_files(Some(CACHED_FILES))
@@ -197,9 +208,27 @@ impl Open {
             let keyspace = database.keyspace(table.name(), || keyspace_options(table, config));
             tables.push(keyspace.map_err(|error| failed(&error))?);
         }
+        // A new table's own entry is what `fjall` does not sync: without it the table would be gone after a crash, and
+        // made again, empty.
+        sync()?;
         let tables = tables.try_into().unwrap_or_else(|_| unreachable!("one keyspace per table was opened"));
         Ok(Self { tables, database })
     }
+}
+
+/// Syncs a directory and all below it, the lowest first; none is fine.
+fn sync_directories(directory: &Path) -> io::Result<()> {
+    let listing = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listing => listing?,
+    };
+    for entry in listing {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
+    }
+    File::open(directory)?.sync_all()
 }
 
 /// All write buffers: those that are written to, and those that are being written out.
@@ -322,7 +351,7 @@ impl Store for Fjall {
 fn can_write(path: &Path) -> bool {
     use std::io::Write as _;
     let probe = path.join("PROBE");
-    let wrote = std::fs::File::create(&probe).and_then(|mut file| {
+    let wrote = File::create(&probe).and_then(|mut file| {
         file.write_all(&vec![0; 1 << 20])?;
         file.sync_all()
     });

@@ -1,8 +1,14 @@
-//! Looks at a database's journals before `fjall` does, and tells a torn last write from damage.
+//! Looks at a database's journals before `fjall` does: tells a torn last write from damage, and makes durable what is
+//! about to be read.
 //!
 //! A worker has one batch in flight, so only the last batch can be unsynced when the machine stops. If it is not whole,
 //! nobody was promised anything: it is cut off here, whatever pages of it the disk kept. If an intact batch *follows*
 //! the broken one, then data that was durable has been damaged, and opening must not go on as if it had never been.
+//!
+//! The last batch may also be whole and yet not durable, when the process was killed, or its fsync failed, after the
+//! bytes had been written: they are in the page cache, where this process reads them and answers from them. So the last
+//! batch is written once more, over itself, and synced. Syncing alone would do after a kill, but not after a failed
+//! fsync, which leaves pages that count as clean.
 //!
 //! The journal's format (`fjall` 3.1, little-endian; files are preallocated with zeros):
 //! ```text
@@ -14,6 +20,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -24,16 +32,19 @@ const TRAILER: [u8; 4] = *b"FJL\x03";
 /// No value that we write is longer: a length above this is not one.
 const MOST_VALUE_BYTES: u32 = 256 * 1024 * 1024;
 
-/// Cuts a torn last batch off the newest journal of the database in `directory`, if there is one.
-pub(super) fn cut_torn_tail(directory: &Path) -> Result<(), StoreError> {
+/// Cuts a torn last batch off the newest journal of the database in `directory`, if there is one, and makes durable what
+/// is left of it.
+pub(super) fn settle(directory: &Path) -> Result<(), StoreError> {
     let failed =
         |path: &Path, error: &io::Error| StoreError::Open { path: path.into(), cause: error.to_string() };
     let journals = journals(directory).map_err(|error| failed(directory, &error))?;
     let newest = journals.last().cloned();
     for path in journals {
-        match inspect(&path).map_err(|error| failed(&path, &error))? {
+        let (tail, last_batch) = inspect(&path).map_err(|error| failed(&path, &error))?;
+        let is_newest = Some(&path) == newest.as_ref();
+        match tail {
             Tail::Clean => {}
-            Tail::Torn { position } if Some(&path) == newest.as_ref() => {
+            Tail::Torn { position } if is_newest => {
                 tracing::info!(journal = %path.display(), position, "cutting off a batch that was never durable");
                 cut(&path, position).map_err(|error| failed(&path, &error))?;
             }
@@ -41,8 +52,21 @@ pub(super) fn cut_torn_tail(directory: &Path) -> Result<(), StoreError> {
                 return Err(StoreError::Journal { path, position });
             }
         }
+        // Older ones were synced before the next was begun.
+        if is_newest {
+            write_again(&path, last_batch).map_err(|error| failed(&path, &error))?;
+        }
     }
     Ok(())
+}
+
+/// Writes these bytes of a file over themselves, and syncs it.
+fn write_again(path: &Path, range: Range<u64>) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut bytes, range.start)?;
+    file.write_all_at(&bytes, range.start)?;
+    file.sync_all()
 }
 
 /// The journals of a database, oldest first.
@@ -80,10 +104,12 @@ enum Tail {
     Damaged { position: u64 },
 }
 
-fn inspect(path: &Path) -> io::Result<Tail> {
+/// How a journal ends, and where its last whole batch is.
+fn inspect(path: &Path) -> io::Result<(Tail, Range<u64>)> {
     let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
-    let mut position = 0;
+    let (mut last_batch, mut position) = (0..0, 0);
     while let Some(bytes) = batch(&mut file)? {
+        last_batch = position..position + bytes;
         position += bytes;
     }
     let mut torn = false;
@@ -97,6 +123,11 @@ fn inspect(path: &Path) -> io::Result<Tail> {
         let read = file.read(&mut chunk)?;
         if read == 0 {
             break;
+        }
+        // Nearly all of it is zeros, which this passes over many at a time.
+        if matched == 0 && chunk[..read].iter().all(|&byte| byte == 0) {
+            at += read as u64;
+            continue;
         }
         for (index, &byte) in chunk[..read].iter().enumerate() {
             if byte == 0 && matched == 0 {
@@ -112,15 +143,15 @@ fn inspect(path: &Path) -> io::Result<Tail> {
         at += read as u64;
     }
     if !torn {
-        return Ok(Tail::Clean);
+        return Ok((Tail::Clean, last_batch));
     }
     for candidate in candidates {
         file.seek(SeekFrom::Start(candidate))?;
         if batch(&mut file)?.is_some() {
-            return Ok(Tail::Damaged { position });
+            return Ok((Tail::Damaged { position }, last_batch));
         }
     }
-    Ok(Tail::Torn { position })
+    Ok((Tail::Torn { position }, last_batch))
 }
 
 /// Reads one whole batch and says how many bytes it has; `None` when what follows is not one.
@@ -243,7 +274,7 @@ mod tests {
         torn.push(garbage);
         for bytes in torn {
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(inspect(&path).unwrap(), Tail::Torn { position: ends[1] });
+            assert_eq!(inspect(&path).unwrap().0, Tail::Torn { position: ends[1] });
             assert_eq!(batches_after_reopening(directory.path()), [true, true, false]);
         }
     }
@@ -268,8 +299,8 @@ mod tests {
     fn a_clean_journal_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let (path, bytes, _) = three_batches(directory.path());
-        assert_eq!(inspect(&path).unwrap(), Tail::Clean);
-        cut_torn_tail(directory.path()).unwrap();
+        assert_eq!(inspect(&path).unwrap().0, Tail::Clean);
+        settle(directory.path()).unwrap();
         assert!(std::fs::read(&path).unwrap() == bytes);
         assert_eq!(batches_after_reopening(directory.path()), [true, true, true]);
     }
