@@ -1,7 +1,9 @@
 //! The seam between a shard and the workers: commands go out, deliveries come in, nothing blocks.
 
+use std::collections::VecDeque;
+
 use holdfast_reactor::lane;
-use holdfast_router::{Key, RouteError, Router};
+use holdfast_router::{Key, RouteError, Router, WorkerId};
 use holdfast_storage::command::{Command, Deliver, Delivery};
 
 /// How a shard reaches the workers.
@@ -12,14 +14,27 @@ pub trait Backend {
     /// Gives the command back when it cannot be taken now; the shard stops reading its source and tries again.
     fn submit(&mut self, key: Key, command: Command) -> Result<(), Command>;
 
+    /// Called once per turn, after the last submission: what was gathered goes out. False when some of it could not,
+    /// and must be tried again soon.
+    fn flush(&mut self) -> bool {
+        true
+    }
+
     /// Appends deliveries, at most about `most`; true when more wait.
     fn receive(&mut self, most: usize, deliveries: &mut Vec<Delivery>) -> bool;
 }
 
+/// Commands that one shard gathers in a turn at most.
+const GATHERED_COMMANDS: usize = 1024;
+
 /// Workers of this process: commands through the router, deliveries through one lane per worker.
+///
+/// Commands of a turn are gathered and go out together: a worker that sleeps is woken once per turn, and not by the
+/// first command only to find the next one missing.
 #[derive(Debug)]
 pub struct LocalBackend {
     router: Router<Command>,
+    gathered: VecDeque<(Key, Command)>,
     lanes: Vec<lane::Receiver<Delivery>>,
     next_lane: usize,
 }
@@ -28,16 +43,40 @@ impl LocalBackend {
     /// A backend over these lanes, one per worker.
     #[must_use]
     pub fn new(router: Router<Command>, lanes: Vec<lane::Receiver<Delivery>>) -> Self {
-        Self { router, lanes, next_lane: 0 }
+        Self { router, gathered: VecDeque::new(), lanes, next_lane: 0 }
     }
 }
 
 impl Backend for LocalBackend {
     fn submit(&mut self, key: Key, command: Command) -> Result<(), Command> {
-        match self.router.send(key, command) {
-            Ok(()) => Ok(()),
-            Err(RouteError::Full { command, .. } | RouteError::Stopped { command, .. }) => Err(command),
+        if self.gathered.len() >= GATHERED_COMMANDS {
+            self.flush();
+            if self.gathered.len() >= GATHERED_COMMANDS {
+                return Err(command);
+            }
         }
+        self.gathered.push_back((key, command));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> bool {
+        // Once a worker has refused a command, no later one for it may overtake.
+        let mut refused: Vec<WorkerId> = Vec::new();
+        for _ in 0..self.gathered.len() {
+            let Some((key, command)) = self.gathered.pop_front() else { break };
+            if !refused.is_empty() && refused.contains(&self.router.owner(key)) {
+                self.gathered.push_back((key, command));
+                continue;
+            }
+            match self.router.send(key, command) {
+                Ok(()) => {}
+                Err(RouteError::Full { worker, command } | RouteError::Stopped { worker, command }) => {
+                    refused.push(worker);
+                    self.gathered.push_back((key, command));
+                }
+            }
+        }
+        self.gathered.is_empty()
     }
 
     fn receive(&mut self, most: usize, deliveries: &mut Vec<Delivery>) -> bool {
@@ -82,5 +121,81 @@ impl Deliver for ShardLanes {
         for lane in &mut self.lanes {
             lane.flush();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_protocol::id::{DeviceId, UserId};
+    use holdfast_router::{Assignment, Bell, Queue, links};
+    use holdfast_storage::command::SessionAddress;
+
+    use super::*;
+
+    const WORKERS: u16 = 2;
+
+    fn backend(queue_commands: usize) -> (LocalBackend, Vec<Queue<Command>>) {
+        let (links, queues) = links(&Bell::several(WORKERS), queue_commands);
+        let workers: Vec<_> = (0..WORKERS).map(WorkerId).collect();
+        let assignment = Assignment::new(&workers);
+        (LocalBackend::new(Router::new(assignment, links), Vec::new()), queues)
+    }
+
+    fn unregister(user: u64, connection: u64) -> (Key, Command) {
+        let (user, session) = (UserId(user), SessionAddress { shard: 0, connection });
+        (Key::User(user), Command::Unregister { user, device: DeviceId(1), session })
+    }
+
+    fn connections(queue: &Queue<Command>) -> Vec<u64> {
+        let connection = |command| match command {
+            Command::Unregister { session, .. } => session.connection,
+            other => panic!("{other:?}"),
+        };
+        queue.drain().map(|envelope| connection(envelope.command)).collect()
+    }
+
+    #[test]
+    fn commands_go_out_together_and_in_order() {
+        let (mut backend, queues) = backend(8);
+        for connection in 0..4 {
+            let (key, command) = unregister(42, connection);
+            backend.submit(key, command).unwrap();
+        }
+        assert!(queues.iter().all(|queue| queue.is_empty()));
+        assert!(backend.flush());
+        let all: Vec<Vec<u64>> = queues.iter().map(connections).collect();
+        assert!(all.contains(&vec![0, 1, 2, 3]), "{all:?}");
+    }
+
+    #[test]
+    fn a_full_worker_holds_up_its_own_commands_alone_and_keeps_their_order() {
+        let (mut backend, queues) = backend(1);
+        let of = |worker: u16| {
+            (1..).find(|&user| backend.router.owner(Key::User(UserId(user))).0 == worker).unwrap()
+        };
+        let (one, other) = (of(0), of(1));
+        for (user, connection) in [(one, 0), (one, 1), (other, 2), (one, 3)] {
+            let (key, command) = unregister(user, connection);
+            backend.submit(key, command).unwrap();
+        }
+        assert!(!backend.flush());
+        assert_eq!(connections(&queues[1]), [2]);
+        let mut arrived = Vec::new();
+        for _ in 0..3 {
+            arrived.extend(connections(&queues[0]));
+            backend.flush();
+        }
+        arrived.extend(connections(&queues[0]));
+        assert_eq!(arrived, [0, 1, 3]);
+    }
+
+    #[test]
+    fn what_is_gathered_has_a_limit() {
+        let (mut backend, _queues) = backend(1);
+        let taken = (0..10_000).take_while(|&connection| {
+            let (key, command) = unregister(42, connection);
+            backend.submit(key, command).is_ok()
+        });
+        assert_eq!(taken.count(), GATHERED_COMMANDS + 1);
     }
 }

@@ -14,9 +14,11 @@
 #![forbid(unsafe_code)]
 
 mod assignment;
+mod queue;
 mod router;
 mod slice;
 
 pub use assignment::{Assignment, AssignmentError, Epoch, WorkerId};
-pub use router::{Envelope, Link, Queue, RouteError, Router, SwapError, links};
+pub use queue::{Bell, Link, Queue, links};
+pub use router::{Envelope, RouteError, Router, SwapError};
 pub use slice::{Key, SLICES, SliceId};

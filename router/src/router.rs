@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::assignment::{Assignment, Epoch, WorkerId};
+use crate::queue::Link;
 use crate::slice::{Key, SLICES, SliceId};
 
 /// A command on its way, with the version of the assignment by which it was routed.
@@ -21,22 +22,6 @@ pub struct Envelope<C> {
     pub epoch: Epoch,
     /// What to do.
     pub command: C,
-}
-
-/// The sending end of a worker's queue.
-pub type Link<C> = flume::Sender<Envelope<C>>;
-
-/// The worker's end of its queue.
-pub type Queue<C> = flume::Receiver<Envelope<C>>;
-
-/// Bounded queues to workers `0..workers`, for [`Router::new`] and for the workers' threads.
-///
-/// # Panics
-/// When `queue_commands` is 0: a queue without room would make senders wait for the worker.
-#[must_use]
-pub fn links<C>(workers: u16, queue_commands: usize) -> (Vec<Link<C>>, Vec<Queue<C>>) {
-    assert!(queue_commands > 0, "a worker's queue has room for at least one command");
-    (0..workers).map(|_| flume::bounded(queue_commands)).unzip()
 }
 
 /// Carries commands to the worker that owns their key; cheap to clone, one per sending thread.
@@ -71,6 +56,12 @@ impl<C> Router<C> {
     /// Gives the command back when the worker's queue is full, or the worker is gone.
     pub fn send(&self, key: Key, command: C) -> Result<(), RouteError<C>> {
         self.send_to_slice(key.slice(), command)
+    }
+
+    /// The worker that owns a key at the moment.
+    #[must_use]
+    pub fn owner(&self, key: Key) -> WorkerId {
+        self.assignment.load().owner(key.slice())
     }
 
     /// Sends a command to the worker that owns a slice. Never blocks.
@@ -185,6 +176,11 @@ mod tests {
     use holdfast_protocol::id::UserId;
 
     use super::*;
+    use crate::queue::{Bell, Queue, links};
+
+    fn queues<C>(workers: u16, queue_commands: usize) -> (Vec<Link<C>>, Vec<Queue<C>>) {
+        links(&Bell::several(workers), queue_commands)
+    }
 
     fn workers(count: u16) -> Vec<WorkerId> {
         (0..count).map(WorkerId).collect()
@@ -196,14 +192,14 @@ mod tests {
 
     #[test]
     fn a_command_reaches_the_owner_of_its_key_and_says_by_which_epoch() {
-        let (senders, receivers) = links(4, 1_000);
+        let (senders, receivers) = queues(4, 1_000);
         let router = Router::new(Assignment::new(&workers(4)), senders);
         for user in 1..=1_000 {
             router.clone().send(key(user), user).expect("there is room");
         }
         let mut received = 0;
         for (worker, receiver) in receivers.iter().enumerate() {
-            for envelope in receiver.try_iter() {
+            for envelope in receiver.drain() {
                 assert_eq!(envelope.slice, key(envelope.command).slice());
                 assert_eq!(usize::from(router.assignment().owner(envelope.slice).0), worker);
                 assert_eq!(envelope.epoch, Epoch(1));
@@ -215,14 +211,14 @@ mod tests {
 
     #[test]
     fn a_full_queue_gives_the_command_back_and_takes_it_later() {
-        let (senders, receivers) = links(1, 2);
+        let (senders, receivers) = queues(1, 2);
         let router = Router::new(Assignment::new(&workers(1)), senders);
         assert!(router.send(key(1), "one").is_ok());
         assert!(router.send(key(1), "two").is_ok());
         let error = router.send(key(1), "three").expect_err("there is room for two");
         assert!(matches!(error, RouteError::Full { worker: WorkerId(0), .. }));
         assert_eq!(error.to_string(), "the queue of worker 0 is full");
-        assert_eq!(receivers[0].recv().expect("queued").command, "one");
+        assert_eq!(receivers[0].pop().expect("queued").command, "one");
         assert!(router.send(key(1), error.into_command()).is_ok());
         assert_eq!(
             receivers[0].drain().map(|envelope| envelope.command).collect::<Vec<_>>(),
@@ -232,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_stopped_worker_gives_the_command_back() {
-        let (senders, receivers) = links(1, 2);
+        let (senders, receivers) = queues(1, 2);
         let router = Router::new(Assignment::new(&workers(1)), senders);
         drop(receivers);
         let error = router.send(key(1), "one").expect_err("nobody receives");
@@ -241,14 +237,14 @@ mod tests {
 
     #[test]
     fn a_swap_holds_for_all_clones_and_never_goes_back() {
-        let (senders, receivers) = links(2, 10);
+        let (senders, receivers) = queues(2, 10);
         let first = Assignment::new(&workers(1));
         let router = Router::new(first.clone(), senders);
         let clone = router.clone();
         let second = first.rebalance(&[WorkerId(1)]);
         assert_eq!(router.swap(second.clone()), Ok(()));
         clone.send(key(1), ()).expect("there is room");
-        assert_eq!(receivers[1].recv().expect("sent").epoch, Epoch(2));
+        assert_eq!(receivers[1].pop().expect("sent").epoch, Epoch(2));
 
         for old in [first, second.clone()] {
             let (epoch, present) = (old.epoch(), Epoch(2));
@@ -266,7 +262,7 @@ mod tests {
             let last: &Assignment = assignments.last().expect("there is a first");
             assignments.push(last.rebalance(&workers(count)));
         }
-        let (senders, _receivers) = links::<()>(2, 1);
+        let (senders, _receivers) = queues::<()>(2, 1);
         let router = Router::new(assignments[0].clone(), senders);
         std::thread::scope(|scope| {
             for thread in 0..4 {
@@ -288,7 +284,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "worker 1 owns slices, but there are only 1 links")]
     fn an_owner_without_a_link_is_an_error_of_the_program() {
-        let (senders, _receivers) = links::<()>(1, 1);
+        let (senders, _receivers) = queues::<()>(1, 1);
         let _ = Router::new(Assignment::new(&workers(2)), senders);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use holdfast_router::{Envelope, Link, Queue, Router, SliceId};
+use holdfast_router::{Bell, Envelope, Link, Queue, Router, SliceId};
 
 use crate::command::{Command, Deliver, Delivery};
 use crate::directory::{Directory, Missing};
@@ -60,11 +60,12 @@ impl Workers {
             return Err(StorageError::Deliverers { databases: workers, given: delivers.len() });
         }
         let assignment = Arc::new(self.directory.assignment().clone());
-        let (links, queues) = holdfast_router::links(workers, self.options.queue_commands);
+        let bells = Bell::several(workers);
+        let (links, queues) = holdfast_router::links(&bells, self.options.queue_commands);
         // Per other worker: its window of entries, our confirmations of them, a greeting; twice, because a source that
         // is asked to send again forgets what is on its way. And a stop.
         let per_peer = 2 * (2 * self.options.limits.fan_out_window as usize + 1);
-        let (peer_links, peer_queues) = holdfast_router::links(workers, per_peer * usize::from(workers) + 1);
+        let (peer_links, peer_queues) = holdfast_router::links(&bells, per_peer * usize::from(workers) + 1);
         let mut running = Running {
             router: Router::new(assignment.as_ref().clone(), links.clone()),
             shared: Arc::default(),
@@ -76,9 +77,8 @@ impl Workers {
         let shared: Arc<[Shared]> = (0..workers).map(|_| Shared::default()).collect();
         running.shared = Arc::clone(&shared);
         let (opened, openings) = flume::bounded(usize::from(workers));
-        for (number, ((deliver, queue), peers)) in
-            (0..).zip(delivers.into_iter().zip(queues).zip(peer_queues))
-        {
+        let inputs = delivers.into_iter().zip(queues).zip(peer_queues).zip(bells);
+        for (number, (((deliver, queue), peers), bell)) in (0..).zip(inputs) {
             let identity = Identity {
                 number,
                 assignment: Arc::clone(&assignment),
@@ -113,7 +113,7 @@ impl Workers {
                 let _ = opened.send((number, Ok(())));
                 drop(opened);
                 let shared = Arc::clone(&shared);
-                Thread { worker, effects, queue: Some(queue), peers, options, number, shared }.run()
+                Thread { worker, effects, queue, peers, bell, options, number, shared }.run()
             };
             let spawned = std::thread::Builder::new().name(format!("worker-{number}")).spawn(run);
             running
@@ -328,19 +328,14 @@ impl Effects for ThreadEffects {
 struct Thread {
     worker: Worker<Fjall>,
     effects: ThreadEffects,
-    /// From the shards; `None` once nobody is left who could send.
-    queue: Option<Queue<Command>>,
+    /// From the shards.
+    queue: Queue<Command>,
     peers: Queue<Command>,
+    /// Rung by both.
+    bell: Arc<Bell>,
     options: Options,
     number: u16,
     shared: Arc<[Shared]>,
-}
-
-/// What woke the thread.
-enum Woken {
-    Command(Envelope<Command>),
-    QueueClosed,
-    Timeout,
 }
 
 impl Thread {
@@ -350,11 +345,7 @@ impl Thread {
         self.turn(&mut commands);
         loop {
             if !self.worker.has_work() {
-                match self.wait() {
-                    Woken::Command(envelope) => commands.push(envelope),
-                    Woken::QueueClosed => self.queue = None,
-                    Woken::Timeout => {}
-                }
+                self.wait();
             }
             self.take(&mut commands);
             let stop = commands.iter().any(|envelope| matches!(envelope.command, Command::Stop));
@@ -377,34 +368,22 @@ impl Thread {
     }
 
     /// Waits for a command, or until something is due.
-    fn wait(&self) -> Woken {
+    fn wait(&self) {
         let due = self.worker.due_in_ms(self.options.clock.now_ms()).map(Duration::from_millis);
-        let received = |received: Result<Envelope<Command>, flume::RecvError>| match received {
-            Ok(envelope) => Woken::Command(envelope),
-            Err(_) => Woken::QueueClosed,
-        };
-        match (self.queue.as_ref().filter(|_| self.worker.is_replayed()), due) {
-            (Some(queue), due) => {
-                let selector = flume::Selector::new().recv(&self.peers, received).recv(queue, received);
-                match due {
-                    Some(due) => selector.wait_timeout(due).unwrap_or(Woken::Timeout),
-                    None => selector.wait(),
-                }
-            }
-            // This thread holds a sender of every peer queue, its own too: that one is never closed.
-            (None, Some(due)) => self.peers.recv_timeout(due).map_or(Woken::Timeout, Woken::Command),
-            (None, None) => self.peers.recv().map_or(Woken::Timeout, Woken::Command),
-        }
+        let takes_sends = self.worker.is_replayed();
+        self.bell.wait(due, || self.peers.is_empty() && (!takes_sends || self.queue.is_empty()));
     }
 
     /// Takes what has arrived, as much as one turn may.
     fn take(&self, commands: &mut Vec<Envelope<Command>>) {
-        commands.extend(self.peers.try_iter());
-        let Some(queue) = self.queue.as_ref().filter(|_| self.worker.is_replayed()) else { return };
+        commands.extend(self.peers.drain());
+        if !self.worker.is_replayed() {
+            return;
+        }
         let most = commands.len() + self.options.batch_commands;
         let mut bytes: usize = commands.iter().map(body_bytes).sum();
         while commands.len() < most && bytes < self.options.batch_bytes {
-            let Ok(envelope) = queue.try_recv() else { break };
+            let Some(envelope) = self.queue.pop() else { break };
             bytes += body_bytes(&envelope);
             commands.push(envelope);
         }
@@ -412,7 +391,7 @@ impl Thread {
 
     fn finish(&mut self, commands: &mut Vec<Envelope<Command>>) -> Result<(), StoreError> {
         // What was in the queue when the stop came; nobody sends any more, or has no claim to be heard.
-        let mut left = self.queue.as_ref().map_or(0, Queue::len);
+        let mut left = self.queue.len();
         while left > 0 && self.worker.is_replayed() {
             self.take(commands);
             if commands.is_empty() {
