@@ -36,6 +36,8 @@ impl UringDriver {
                 // A completion of a connection that is gone reaches nobody.
                 Ok(())
             }
+            // Of a poll that was cancelled and closed over; it is not counted any more.
+            Operation::Readable if self.slots.at(tag.index).phase == Phase::Closing => Ok(()),
             Operation::Readable => self.became_readable(tag.index, result, cqueue::more(flags)),
             Operation::Writable => self.became_writable(tag.index, result),
             Operation::Send => self.sent_short(tag.index, result),
@@ -294,6 +296,30 @@ impl UringDriver {
         let tag = Tag::of(Operation::Close, index, slot.generation);
         let (ring, slot) = self.tables.locate(index);
         ring.close(slot, reset, tag)
+    }
+
+    /// All three steps in one submission, right behind the last send: the peer gets FIN together with the last bytes,
+    /// which spares both ends a wakeup (4 of 45 µs for a whole connection). False when more than the poll for input
+    /// is with the kernel; then the three steps are taken one by one.
+    pub(super) fn close_behind_output(&mut self, index: u32) -> io::Result<bool> {
+        let slot = self.slots.at(index);
+        let is_polled = slot.flags.has(Flags::POLL_ARMED);
+        if slot.phase != Phase::Open || slot.in_kernel != u8::from(is_polled) {
+            return Ok(false);
+        }
+        self.spent_outputs.extend(slot.output());
+        let generation = slot.generation;
+        slot.phase = Phase::Closing;
+        slot.link = 0;
+        // The poll's last completion may come after the slot is somebody else's, whose generation keeps it away.
+        slot.in_kernel = 0;
+        let (ring, slot) = self.tables.locate(index);
+        if is_polled {
+            let poll = Tag::of(Operation::Readable, index, generation);
+            ring.cancel(poll, Tag::of(Operation::Unwatched, index, generation))?;
+        }
+        ring.close(slot, false, Tag::of(Operation::Close, index, generation))?;
+        Ok(true)
     }
 
     /// The slot is free.

@@ -92,6 +92,8 @@ pub struct UringDriver {
     writable: Vec<u32>,
     /// Connections with a send in this pass.
     sending: Vec<u32>,
+    /// Outputs of connections that are closed in this pass; the kernel may read them until it ends.
+    spent_outputs: Vec<u32>,
     connecting: Vec<(ConnectionId, Option<SocketAddr>, SocketAddr)>,
     /// Accepted beyond the limit, not shown yet.
     parked: VecDeque<u32>,
@@ -150,6 +152,7 @@ impl UringDriver {
             dirty: Vec::new(),
             writable: Vec::new(),
             sending: Vec::new(),
+            spent_outputs: Vec::new(),
             connecting: Vec::new(),
             parked: VecDeque::new(),
             connections: 0,

@@ -126,7 +126,11 @@ impl UringDriver {
         if flags.has(Flags::BLOCKED) && !flags.has(Flags::CLOSE_WANTED) {
             return Ok(false);
         }
-        if self.submit_send(index)? {
+        let sends = self.submit_send(index)?;
+        if flags.has(Flags::CLOSE_WANTED) && self.close_behind_output(index)? {
+            return Ok(false);
+        }
+        if sends {
             // Successful sends are silent; what is to come after this one must not wait for something else.
             return Ok(flags.has(Flags::HELD_BACK | Flags::SHUTDOWN_WANTED | Flags::CLOSE_WANTED));
         }
@@ -284,6 +288,9 @@ impl UringDriver {
 
     /// Sends of this pass of which no completion came have gone out whole.
     fn settle_sends(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        for number in self.spent_outputs.drain(..) {
+            self.outputs.release(number);
+        }
         let mut sending = std::mem::take(&mut self.sending);
         for index in sending.drain(..) {
             let slot = self.slots.at(index);
