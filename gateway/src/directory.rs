@@ -8,87 +8,93 @@ use dashmap::mapref::entry::Entry;
 use holdfast_protocol::id::UserId;
 use rustc_hash::FxBuildHasher;
 
-/// Where one session is: shard and slot, packed so that a user with one device costs 16 bytes.
+/// Where one session is: shard and slot, packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place(u64);
 
-#[derive(Debug)]
-enum Places {
-    One(Place),
-    #[expect(clippy::box_collection, reason = "keeps the common case at 16 bytes")]
-    Many(Box<Vec<Place>>),
+impl Place {
+    fn new(shard: u16, index: u32) -> Self {
+        Self(u64::from(shard) << 32 | u64::from(index))
+    }
 }
 
-const _: () = assert!(size_of::<Places>() == 16);
-
 /// See the module's doc.
+///
+/// Lock order: whoever touches `others` of a user holds the user's entry in `first`.
 #[derive(Debug)]
 pub struct Directory {
-    users: DashMap<u64, Places, FxBuildHasher>,
+    /// One session of each user. A million users with one device each are in here, so an entry has 16 bytes.
+    first: DashMap<u64, Place, FxBuildHasher>,
+    /// Further sessions of those users that have any.
+    others: DashMap<u64, Vec<Place>, FxBuildHasher>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
         // Few, large parts: a hash table has up to half of its buckets empty, and each part rounds up for itself.
-        Self { users: DashMap::with_hasher_and_shard_amount(FxBuildHasher, 16) }
+        let parts = 16;
+        Self {
+            first: DashMap::with_hasher_and_shard_amount(FxBuildHasher, parts),
+            others: DashMap::with_hasher_and_shard_amount(FxBuildHasher, parts),
+        }
     }
 }
 
 impl Directory {
     /// A session was registered.
     pub(crate) fn insert(&self, user: UserId, shard: u16, index: u32) {
-        let place = place(shard, index);
-        match self.users.entry(user.0) {
+        let place = Place::new(shard, index);
+        match self.first.entry(user.0) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Places::One(place));
+                vacant.insert(place);
             }
-            Entry::Occupied(mut occupied) => match occupied.get_mut() {
-                Places::One(one) => {
-                    let both = vec![*one, place];
-                    occupied.insert(Places::Many(Box::new(both)));
-                }
-                Places::Many(many) => many.push(place),
-            },
+            Entry::Occupied(_first) => self.others.entry(user.0).or_default().push(place),
         }
     }
 
     /// A session is gone.
     pub(crate) fn remove(&self, user: UserId, shard: u16, index: u32) {
-        let gone = place(shard, index);
-        let Entry::Occupied(mut occupied) = self.users.entry(user.0) else { return };
-        match occupied.get_mut() {
-            Places::One(one) => {
-                if *one == gone {
-                    occupied.remove();
+        let gone = Place::new(shard, index);
+        let Entry::Occupied(mut first) = self.first.entry(user.0) else { return };
+        let next = match self.others.entry(user.0) {
+            Entry::Vacant(_) => None,
+            Entry::Occupied(mut others) => {
+                let places = others.get_mut();
+                let next = if *first.get() == gone {
+                    places.pop()
+                } else {
+                    places.retain(|place| *place != gone);
+                    Some(*first.get())
+                };
+                if places.is_empty() {
+                    others.remove();
                 }
+                next
             }
-            Places::Many(many) => {
-                many.retain(|place| *place != gone);
-                if let [last] = many[..] {
-                    occupied.insert(Places::One(last));
-                }
+        };
+        match next {
+            Some(next) => {
+                first.insert(next);
             }
+            None if *first.get() == gone => {
+                first.remove();
+            }
+            None => {}
         }
     }
 
     /// Users with at least one live session.
     #[must_use]
     pub fn users(&self) -> usize {
-        self.users.len()
+        self.first.len()
     }
 
     /// Live sessions of a user on this node.
     #[must_use]
     pub fn sessions(&self, user: UserId) -> usize {
-        self.users.get(&user.0).map_or(0, |places| match places.value() {
-            Places::One(_) => 1,
-            Places::Many(many) => many.len(),
-        })
+        let Some(_first) = self.first.get(&user.0) else { return 0 };
+        1 + self.others.get(&user.0).map_or(0, |others| others.len())
     }
-}
-
-fn place(shard: u16, index: u32) -> Place {
-    Place(u64::from(shard) << 32 | u64::from(index))
 }
 
 #[cfg(test)]
@@ -105,10 +111,11 @@ mod tests {
         assert_eq!((directory.users(), directory.sessions(user)), (1, 3));
         directory.remove(user, 1, 0);
         assert_eq!(directory.sessions(user), 3, "another shard's slot is another session");
-        for left in (0..3).rev() {
-            directory.remove(user, 0, left);
-            assert_eq!(directory.sessions(user), left as usize);
+        for (index, left) in [(1, 2), (0, 1), (2, 0)] {
+            directory.remove(user, 0, index);
+            directory.remove(user, 0, index);
+            assert_eq!(directory.sessions(user), left);
         }
-        assert_eq!(directory.users(), 0);
+        assert_eq!((directory.users(), directory.others.len()), (0, 0));
     }
 }

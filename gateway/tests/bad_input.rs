@@ -5,11 +5,11 @@
 mod live;
 
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_gateway::token::TokenKey;
 use holdfast_protocol::ws::Opcode;
-use live::{Got, Live, PATIENCE, Peer, drivers, upgrade_request};
+use live::{Got, Live, Peer, drivers, eventually, upgrade_request};
 use serde_json::json;
 
 /// Runs the body on each driver, and asks afterwards that the server still serves others.
@@ -430,10 +430,7 @@ fn with_limits_memory_reached_new_connections_are_refused() {
         let live = Live::start(driver, |config| config.limits.memory_bytes = Some(1));
         // The watch looks a few times a second.
         let request = upgrade_request("/ws", "holdfast.v1.json", "");
-        let deadline = Instant::now() + PATIENCE;
-        while status_of(&live, &request) != 503 {
-            assert!(Instant::now() < deadline, "the watch has not looked");
-        }
+        eventually("the watch has looked", || status_of(&live, &request) == 503);
     }
 }
 

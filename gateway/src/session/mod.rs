@@ -13,6 +13,7 @@
 //!
 //! Invariant: the `rev`s written to a peer between two `gap`s or `sync`s rise by exactly one.
 
+mod device;
 mod rate;
 
 use std::rc::Rc;
@@ -28,6 +29,7 @@ use holdfast_storage::command::{Command, Delivery, Refusal, SendMessage, Session
 use prost::Message as _;
 use smallvec::SmallVec;
 
+pub use device::{Device, Devices};
 pub use rate::{Rate, Spent};
 
 use crate::metrics::ShardCounters;
@@ -119,8 +121,8 @@ enum State {
 #[derive(Debug)]
 pub struct Session {
     user: UserId,
-    device: DeviceId,
-    device_name: Rc<str>,
+    /// `None` until a token has said so.
+    device: Option<Rc<Device>>,
     /// The last `rev` written to the peer, or where its sync began.
     last_rev: Rev,
     /// The last `rev` that is known to exist.
@@ -141,7 +143,7 @@ pub struct Session {
 }
 
 // The budget is 300 bytes for all of a logged-in connection's user space.
-const _: () = assert!(size_of::<Session>() <= 80);
+const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
     /// A session of a connection whose handshake did not say who is there.
@@ -149,8 +151,7 @@ impl Session {
     pub fn anonymous(format: Format) -> Self {
         Self {
             user: UserId(0),
-            device: DeviceId(0),
-            device_name: Rc::from(""),
+            device: None,
             last_rev: Rev(0),
             head: Rev(0),
             sends: Spent::default(),
@@ -168,13 +169,13 @@ impl Session {
     /// Whose session this is; `None` until a token has said so.
     #[must_use]
     pub fn identity(&self) -> Option<(UserId, DeviceId)> {
-        (self.state != State::AwaitHello).then_some((self.user, self.device))
+        self.device.as_ref().map(|device| (self.user, device.id))
     }
 
-    /// The device's name; empty until a token has said so.
+    /// The device; `None` until a token has said so.
     #[must_use]
-    pub fn device_name(&self) -> &Rc<str> {
-        &self.device_name
+    pub fn device(&self) -> Option<&Rc<Device>> {
+        self.device.as_ref()
     }
 
     /// True once the worker has registered it.
@@ -202,21 +203,19 @@ impl Session {
     }
 
     /// Takes a verified identity and asks the user's worker to register the session.
-    ///
-    /// `intern` shares the names of devices between sessions ("phone" stands in memory once).
     pub fn log_in(
         &mut self,
         claims: &Claims,
-        device_name: Rc<str>,
+        device: Rc<Device>,
         session: SessionAddress,
         cursor: Option<Rev>,
     ) -> Outcome {
+        let id = device.id;
         self.user = claims.user;
-        self.device = DeviceId::from_name(&device_name);
-        self.device_name = device_name;
+        self.device = Some(device);
         self.expires_s = u32::try_from(claims.expires_at).unwrap_or(u32::MAX);
         self.state = State::Registering;
-        let command = Command::Register { user: self.user, device: self.device, session, cursor };
+        let command = Command::Register { user: self.user, device: id, session, cursor };
         Outcome::Submit(Key::User(self.user), command)
     }
 
@@ -233,7 +232,7 @@ impl Session {
         opcode: Opcode,
         payload: &[u8],
         session: SessionAddress,
-        intern: &mut dyn FnMut(&str) -> Rc<str>,
+        devices: &mut Devices,
         context: &mut Context<'_>,
     ) -> Outcome {
         let expected = match self.format {
@@ -260,7 +259,7 @@ impl Session {
         let Some(frame) = frame.frame else { return Outcome::Nothing };
         match (self.state, frame) {
             (State::AwaitHello, client_frame::Frame::Hello(hello)) => {
-                self.handle_hello(hello, session, intern, context)
+                self.handle_hello(hello, session, devices, context)
             }
             (State::AwaitHello, _) => {
                 let text = "the first frame must be `hello` with a token, since the handshake carried none";
@@ -275,9 +274,8 @@ impl Session {
             }
             (_, client_frame::Frame::Send(send)) => self.handle_send(send, session, context),
             (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
-                let command =
-                    Command::Ack { user: this.user, device: this.device, session, rev: Rev(ack.rev) };
-                Outcome::Submit(Key::User(this.user), command)
+                let Some((user, device)) = this.identity() else { return Outcome::Nothing };
+                Outcome::Submit(Key::User(user), Command::Ack { user, device, session, rev: Rev(ack.rev) })
             }),
             (_, client_frame::Frame::Sync(sync)) => self.limited(context, |this, context| {
                 let limit = match chat::check_page_limit(sync.limit, context.rules.page_entries) {
@@ -303,7 +301,7 @@ impl Session {
         &mut self,
         hello: chat::Hello,
         session: SessionAddress,
-        intern: &mut dyn FnMut(&str) -> Rc<str>,
+        devices: &mut Devices,
         context: &mut Context<'_>,
     ) -> Outcome {
         let claims = match context.tokens.verify(&hello.token, context.wall_ms / 1000) {
@@ -331,7 +329,7 @@ impl Session {
             self.write_error(context, error.code(), &error.to_string(), 0, "");
             return close::UNAUTHORIZED.into();
         }
-        self.log_in(&claims, intern(name), session, hello.cursor.map(Rev))
+        self.log_in(&claims, devices.share(name), session, hello.cursor.map(Rev))
     }
 
     fn handle_send(
@@ -362,10 +360,11 @@ impl Session {
                 return Outcome::Nothing;
             }
         };
+        let Some(device) = &self.device else { return Outcome::Nothing };
         let message = SendMessage {
             sender: self.user,
-            device: self.device,
-            device_name: SmallVec::from_slice(self.device_name.as_bytes()),
+            device: device.id,
+            device_name: SmallVec::from_slice(device.name.as_bytes()),
             session,
             conversation,
             client_id: SmallVec::from_slice(send.client_id.as_bytes()),
@@ -487,7 +486,7 @@ impl Session {
         let welcome = chat::Welcome {
             session: session.connection,
             user: self.user.0,
-            device: self.device_name.to_string(),
+            device: self.device.as_ref().map(|device| device.name.to_string()).unwrap_or_default(),
             heartbeat_ms: u32::try_from(context.rules.heartbeat.as_millis()).unwrap_or(u32::MAX),
             cursor: cursor.0,
             head: head.0,

@@ -70,6 +70,8 @@ impl Paused {
 pub(crate) struct Rare {
     /// Bytes that arrived and could not be handled yet: a partial head, or what follows while paused.
     pub(crate) unread: Vec<u8>,
+    /// The handshake's answer, while the worker has not said who is there.
+    pub(crate) accept: Vec<u8>,
     /// Where the search for the head's end goes on.
     pub(crate) scanner: HeadScanner,
     /// Commands that a full queue gave back, in their order: one of the peer's, and perhaps the next page's.
@@ -92,7 +94,7 @@ pub(crate) struct Connection {
     pub(crate) ended: bool,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 136);
+const _: () = assert!(size_of::<Connection>() <= 120);
 
 impl Connection {
     pub(crate) fn rare(&mut self) -> &mut Rare {
@@ -101,7 +103,9 @@ impl Connection {
 
     /// Frees what is rare when nothing of it is in use.
     pub(crate) fn tidy(&mut self) {
-        if self.rare.as_ref().is_some_and(|rare| rare.unread.is_empty() && rare.stalled.is_empty()) {
+        let is_unused =
+            |rare: &Rare| rare.unread.is_empty() && rare.accept.is_empty() && rare.stalled.is_empty();
+        if self.rare.as_deref().is_some_and(is_unused) {
             self.rare = None;
         }
     }

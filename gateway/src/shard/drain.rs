@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_protocol::ws::CloseCode;
 use holdfast_reactor::{ConnectionId, Driver, Moment};
 
-use super::connection::Phase;
+use super::connection::{Connection, Phase};
 use super::{Shard, context_of};
 use crate::backend::Backend;
 
@@ -83,12 +83,17 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     fn tell(&mut self, index: u32, within: Duration) {
         let Some(connection) = self.table.at(index) else { return };
         let id = ConnectionId { index, generation: connection.generation };
-        let Phase::Chat(session) = &mut connection.phase else { return };
+        if !matches!(connection.phase, Phase::Chat(_)) {
+            return;
+        }
+        self.release_accept(id);
         // Everyone gets a moment of their own, spread over as long as the drain takes, so that they do not all
         // come back at once.
         let spread_ms = within.as_millis().clamp(1, 600_000) as u32;
         let after_ms = spread_ms / 2 + index.wrapping_mul(2_654_435_761) % spread_ms;
-        if let Some(output) = self.driver.output(id) {
+        if let Some(Connection { phase: Phase::Chat(session), .. }) = self.table.get(id)
+            && let Some(output) = self.driver.output(id)
+        {
             let mut context =
                 context_of(self.now, &self.rules, &self.shared, &self.counters, output, &mut self.scratch);
             session.write_drain(after_ms, &mut context);

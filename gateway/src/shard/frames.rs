@@ -3,8 +3,6 @@
 //! Everything that one receive brought is handled before anything is sent, so a peer that pipelines costs one send
 //! per receive and not one per message.
 
-use std::rc::Rc;
-
 use holdfast_protocol::ws::{Item, Opcode, encode_close, encode_frame};
 use holdfast_reactor::{ConnectionId, Driver};
 
@@ -124,16 +122,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                     let outcome = if matches!(opcode, Opcode::Ping | Opcode::Pong) {
                         session.handle_control(&context)
                     } else {
-                        let names = &mut self.device_names;
-                        let mut intern = |name: &str| match names.get(name) {
-                            Some(shared) => Rc::clone(shared),
-                            None => {
-                                let shared: Rc<str> = Rc::from(name);
-                                names.insert(Rc::clone(&shared));
-                                shared
-                            }
-                        };
-                        session.handle_message(opcode, payload, address, &mut intern, &mut context)
+                        session.handle_message(opcode, payload, address, &mut self.devices, &mut context)
                     };
                     if !matches!(outcome, Outcome::Nothing) {
                         break End::Decided(outcome);

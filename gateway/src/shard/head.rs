@@ -2,8 +2,6 @@
 //!
 //! `GET /ws` becomes a chat session, `GET /echo` an echo, anything else that is well-formed goes to hyper.
 
-use std::rc::Rc;
-
 use holdfast_protocol::chat::{self, Format};
 use holdfast_protocol::ws::handshake::{self, HeadError, RequestHead, Upgrade};
 use holdfast_reactor::{ConnectionId, Driver};
@@ -75,7 +73,11 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                 self.process_frames(id, &mut bytes[head_bytes..]);
             }
             Request::Chat { head_bytes, format, claims } => {
-                self.write_accept(id);
+                if claims.is_some() {
+                    self.hold_accept(id);
+                } else {
+                    self.write_accept(id);
+                }
                 self.begin_chat(id, format, claims, &mut bytes[head_bytes..]);
             }
         }
@@ -171,13 +173,32 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
     }
 
+    /// Keeps the same back until the worker has answered, a moment later: then it goes out together with `welcome`,
+    /// as one segment instead of two.
+    fn hold_accept(&mut self, id: ConnectionId) {
+        self.counters.handshakes.add(1);
+        if let Some(connection) = self.table.get(id) {
+            connection.rare().accept.extend_from_slice(&self.scratch);
+        }
+    }
+
+    /// Sends what was kept back; must come before anything else that is written to a chat session.
+    pub(super) fn release_accept(&mut self, id: ConnectionId) {
+        let Some(rare) = self.table.get(id).and_then(|connection| connection.rare.as_mut()) else { return };
+        if !rare.accept.is_empty()
+            && let Some(output) = self.driver.output(id)
+        {
+            output.buffer().append(&mut rare.accept);
+        }
+    }
+
     fn begin_chat(&mut self, id: ConnectionId, format: Format, claims: Option<Claims>, rest: &mut [u8]) {
         let address = self.address(id);
         let mut session = Session::anonymous(format);
         let outcome = match &claims {
             Some(claims) => {
-                let name = self.intern(claims.device.as_deref().unwrap_or_default());
-                session.log_in(claims, name, address, None)
+                let device = self.devices.share(claims.device.as_deref().unwrap_or_default());
+                session.log_in(claims, device, address, None)
             }
             None => Outcome::Nothing,
         };
@@ -191,16 +212,6 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         {
             connection.rare().unread.extend_from_slice(rest);
         }
-    }
-
-    /// One copy of each device name for all sessions of the shard.
-    pub(super) fn intern(&mut self, name: &str) -> Rc<str> {
-        if let Some(shared) = self.device_names.get(name) {
-            return Rc::clone(shared);
-        }
-        let shared: Rc<str> = Rc::from(name);
-        self.device_names.insert(Rc::clone(&shared));
-        shared
     }
 
     /// Answers with an error and ends the connection.

@@ -16,7 +16,6 @@ mod head;
 mod http;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,7 +26,6 @@ use holdfast_protocol::{chat::close, chat::close::ChatClose, ws::Opcode};
 use holdfast_reactor::{CloseReason, ConnectionId, Driver, Event, Moment, Output, ReactorError, Timers};
 use holdfast_router::Key;
 use holdfast_storage::command::{Command, Delivery, SessionAddress};
-use rustc_hash::FxHashSet;
 
 use crate::api::HttpGate;
 use crate::api::pipe::HttpEffects;
@@ -35,7 +33,7 @@ use crate::backend::Backend;
 use crate::directory::Directory;
 use crate::metrics::ShardCounters;
 use crate::planted;
-use crate::session::{Context, EntryJson, Outcome, SessionRules, VerifyToken};
+use crate::session::{Context, Devices, EntryJson, Outcome, SessionRules, VerifyToken};
 
 use connection::{Connection, Paused, Phase, TICK_NANOS, Table, tick_of};
 pub(crate) use drain::Drain;
@@ -133,12 +131,14 @@ pub struct Shard<D, B> {
     awaiting_output: Vec<ConnectionId>,
     /// Unregistrations that a full queue gave back; their connections are gone.
     farewells: VecDeque<(Key, Command)>,
-    device_names: FxHashSet<Rc<str>>,
+    devices: Devices,
     entry_json: EntryJson,
     drain: Option<Drain>,
     stopping: bool,
     now: Moment,
     more_deliveries: bool,
+    /// Commands of this turn have not gone out: their worker's queue is full.
+    commands_wait: bool,
     // Reused by each turn.
     events: Vec<Event>,
     deliveries: Vec<Delivery>,
@@ -170,12 +170,13 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             stalled: VecDeque::new(),
             awaiting_output: Vec::new(),
             farewells: VecDeque::new(),
-            device_names: FxHashSet::default(),
+            devices: Devices::default(),
             entry_json: EntryJson::default(),
             drain: None,
             stopping: false,
             now,
             more_deliveries: false,
+            commands_wait: false,
             events: Vec::new(),
             deliveries: Vec::new(),
             expired: Vec::new(),
@@ -193,7 +194,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     }
 
     /// One turn, in this order: submit, wait and reap; sockets; workers; HTTP; control; what was held back; timers;
-    /// drain. Answers go out with the next turn's submission. False when the shard is done.
+    /// drain; commands. Answers go out with the next turn's submission. False when the shard is done.
     ///
     /// # Errors
     /// When the driver cannot go on.
@@ -243,6 +244,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         self.expired = expired;
 
         self.continue_drain();
+        self.commands_wait = !self.inputs.backend.flush();
         let done = self.stopping
             || self.drain.as_ref().is_some_and(|drain| drain.is_over(self.now, self.table.len()));
         Ok(!done)
@@ -265,7 +267,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
         let mut next = self.timers.next();
         let mut at_most = |moment: Moment| next = Some(next.map_or(moment, |known| known.min(moment)));
-        if !self.stalled.is_empty() || !self.farewells.is_empty() {
+        if self.commands_wait || !self.stalled.is_empty() || !self.farewells.is_empty() {
             at_most(self.now.after(STALL_RETRY));
         }
         if let Some(drain) = &self.drain {
@@ -455,9 +457,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             self.shared.directory.remove(user, self.id, id.index);
             self.counters.sessions.sub(1);
         }
-        // The set holds one reference and the session another: the last session of that name takes it along.
-        if Rc::strong_count(session.device_name()) == 2 {
-            self.device_names.remove(session.device_name());
+        if let Some(device) = session.device() {
+            self.devices.release(device);
         }
         if let Some((key, command)) = session.farewell(address)
             && let Err(command) = self.inputs.backend.submit(key, command)
@@ -473,6 +474,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         if planted::LATE_ANSWER_TAKEN.is_planted() {
             id.generation = self.table.at(id.index).map_or(0, |next| next.generation);
         }
+        self.release_accept(id);
         // A late answer to a session that is gone: its generation tells.
         let Some(connection) = self.table.get(id) else { return };
         let Phase::Chat(session) = &mut connection.phase else { return };
@@ -620,6 +622,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         if silent >= probe_after(heartbeat) && !connection.probed {
             connection.probed = true;
             self.counters.probes.add(1);
+            self.release_accept(id);
             if let Some(output) = self.driver.output(id) {
                 encode_frame(output.buffer(), Opcode::Ping, b"", None);
             }
@@ -653,6 +656,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
 
     fn close_websocket(&mut self, id: ConnectionId, code: CloseCode, reason: &str) {
         self.counters.closed_with(code);
+        self.release_accept(id);
         if let Some(output) = self.driver.output(id) {
             encode_close(output.buffer(), code, reason, None);
         }

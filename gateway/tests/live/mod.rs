@@ -8,7 +8,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_gateway::config::{Config, DriverChoice};
 use holdfast_gateway::serve::Server;
@@ -122,14 +122,7 @@ impl Live {
 
     /// Asks until a sample has this value.
     pub fn await_metric(&self, name: &str, value: f64) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let seen = self.metric(name);
-            if (seen - value).abs() < 0.5 {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{name} stays at {seen} and does not become {value}");
-        }
+        eventually(&format!("{name} becomes {value}"), || (self.metric(name) - value).abs() < 0.5);
     }
 }
 
@@ -138,6 +131,15 @@ impl Drop for Live {
         if let Some(server) = self.server.take() {
             server.stop(Duration::from_millis(100)).unwrap();
         }
+    }
+}
+
+/// Tries until it is so.
+#[allow(clippy::disallowed_methods, reason = "the test's patience is real time")]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
     }
 }
 
