@@ -36,6 +36,10 @@ use clap::Parser;
 
 use run::{keep_panics, run};
 
+/// A world is mostly small allocations, and 100,000 worlds are made.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the shard on the simulated network.
 #[derive(Debug, Parser)]
 struct Options {

@@ -148,7 +148,8 @@ impl Truth {
             }
         }
         for (sender, client_id) in self.accepted.keys() {
-            let readers = self.once.keys().filter(|(_, by, id)| by == sender && id == client_id).count();
+            let reads = |user: &&u64| self.once.contains_key(&(**user, *sender, client_id.clone()));
+            let readers = heads.keys().filter(reads).count();
             ensure(Invariant::Complete, readers == 2, || {
                 format!("{client_id} of user {sender} was accepted and stands in {readers} inboxes")
             })?;

@@ -219,9 +219,9 @@ impl World {
             }
             self.turn(true)?;
             let now = self.network.now();
-            let unsettled: Vec<_> =
-                self.peers.iter().chain(&readers).filter(|peer| !peer.is_settled(&self.truth)).collect();
-            if !unsettled.is_empty() || !self.cluster.borrow().is_idle() {
+            let all = || self.peers.iter().chain(&readers);
+            let is_idle = self.cluster.borrow().is_idle();
+            if !is_idle || !all().all(|peer| peer.is_settled(&self.truth)) {
                 disagreed_at = None;
             } else {
                 let (here, there) = (self.counters.sessions.read(), self.cluster.borrow().sessions() as u64);
@@ -234,7 +234,8 @@ impl World {
                 })?;
             }
             ensure(Invariant::Owed, round < 200_000 && now < patience, || {
-                let stuck: Vec<_> = unsettled.iter().map(|peer| peer.describe()).collect();
+                let unsettled = all().filter(|peer| !peer.is_settled(&self.truth));
+                let stuck: Vec<_> = unsettled.map(Peer::describe).collect();
                 format!("still waiting: {stuck:?}; {}", self.cluster.borrow().describe(0))
             })?;
         }
