@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 pub mod api;
 pub mod backend;
 pub mod banner;

@@ -17,6 +17,7 @@ use holdfast_reactor::{
 use holdfast_storage::command::{Deliver, Delivery};
 use holdfast_storage::{ReadyHandle, Running, StorageError, Workers};
 
+use crate::alarm::Alarm;
 use crate::api::{ApiError, ApiState, HttpServer, Readiness, pipe};
 use crate::backend::{LocalBackend, ShardLanes};
 use crate::config::{Config, DriverChoice, limits};
@@ -72,6 +73,7 @@ pub struct Server {
     workers: Running,
     http: HttpServer,
     watch: Watch,
+    alarm: Arc<Alarm>,
 }
 
 /// What was started, for people.
@@ -121,7 +123,8 @@ impl Server {
         });
         let counters: Vec<Arc<ShardCounters>> = (0..shard_count).map(|_| Arc::default()).collect();
 
-        let starting = spawn_shards(config, driver, &shared, &counters)?;
+        let alarm = Arc::default();
+        let starting = spawn_shards(config, driver, &shared, &counters, &alarm)?;
         let wakers: Vec<Waker> = starting.iter().map(|shard| shard.waker.clone()).collect();
 
         let workers = Workers::open(storage_options(config))?;
@@ -164,7 +167,7 @@ impl Server {
             connection_limit: config.limits.connections as usize,
             memory_limit_bytes,
         };
-        Ok(Self { description, shared, draining, controls, shards, workers, http, watch })
+        Ok(Self { description, shared, draining, controls, shards, workers, http, watch, alarm })
     }
 
     /// What was started.
@@ -177,6 +180,11 @@ impl Server {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What to do when a shard cannot go on; [`Self::stop`] says why then.
+    pub fn on_failure(&self, call: impl Fn() + Send + Sync + 'static) {
+        self.alarm.on_raised(call);
     }
 
     /// Stops politely: readiness goes first, sessions are told and closed within this time, then everything that was
@@ -218,6 +226,7 @@ fn spawn_shards(
     kind: DriverKind,
     shared: &Arc<Shared>,
     counters: &[Arc<ShardCounters>],
+    alarm: &Arc<Alarm>,
 ) -> Result<Vec<Starting>, ServeError> {
     let rules = rules(config);
     let cpus = affinity();
@@ -233,20 +242,25 @@ fn spawn_shards(
         let (go, inputs) = flume::bounded(1);
         let (say, made) = flume::bounded(1);
         let (rules, shared, counters) = (rules.clone(), Arc::clone(shared), Arc::clone(counters));
-        let options = options.clone();
+        let (options, alarm) = (options.clone(), Arc::clone(alarm));
         let cpu = (counters_fit(&cpus, config)).then(|| cpus[index % cpus.len()]);
         let body = move || {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
             let id = index as u16;
-            match kind {
+            let ended = match kind {
                 DriverKind::Uring => {
                     let driver = UringDriver::new(options);
                     run_shard(id, driver, &say, &inputs, rules, shared, counters)
                 }
                 _ => run_shard(id, EpollDriver::new(options), &say, &inputs, rules, shared, counters),
+            };
+            if let Err(error) = &ended {
+                tracing::error!(shard = id, %error, "a shard cannot go on");
+                alarm.raise();
             }
+            ended
         };
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))

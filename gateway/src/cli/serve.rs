@@ -1,6 +1,6 @@
 //! `holdfast serve`: from the configuration to the banner, and from a signal to the exit.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,8 +21,14 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<Exit, Failure> {
     let server = Server::start(config).map_err(|error| Failure::new(Exit::Setup, &error))?;
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     print(&banner::banner(config, server.description(), colour))?;
-    let signal = signals.wait().map_err(|error| Failure::new(Exit::Failed, &error))?;
-    tracing::info!(signal, within = ?config.drain.timeout, "draining; a second signal ends at once");
+    let alarm = signals.alarm().map_err(|error| Failure::new(Exit::Setup, &error))?;
+    server.on_failure(move || alarm.ring());
+    match signals.wait().map_err(|error| Failure::new(Exit::Failed, &error))? {
+        0 => tracing::error!("stopping, since a part of the server has failed"),
+        signal => {
+            tracing::info!(signal, within = ?config.drain.timeout, "draining; a second signal ends at once");
+        }
+    }
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
@@ -50,6 +56,7 @@ fn start_log(filter: &str) {
 /// writes a byte into a socket; whoever waits reads the other end.
 struct Signals {
     arrivals: UnixStream,
+    handlers_end: UnixStream,
     latest: Arc<AtomicUsize>,
 }
 
@@ -62,14 +69,29 @@ impl Signals {
             signal_hook::flag::register_usize(signal, Arc::clone(&latest), signal as usize)?;
             signal_hook::low_level::pipe::register(signal, handlers_end.try_clone()?)?;
         }
-        Ok(Self { arrivals, latest })
+        Ok(Self { arrivals, handlers_end, latest })
     }
 
-    /// Waits for the next signal and returns its number.
+    /// Ends a wait without a signal.
+    fn alarm(&self) -> std::io::Result<SignalAlarm> {
+        self.handlers_end.try_clone().map(SignalAlarm)
+    }
+
+    /// Waits for the next signal and returns its number; 0 for an alarm.
     fn wait(&self) -> std::io::Result<u8> {
         let mut byte = [0u8; 1];
         (&self.arrivals).read_exact(&mut byte)?;
         Ok(u8::try_from(self.latest.load(Ordering::SeqCst)).unwrap_or(0))
+    }
+}
+
+/// See [`Signals::alarm`].
+struct SignalAlarm(UnixStream);
+
+impl SignalAlarm {
+    fn ring(&self) {
+        // The socket is full only of bytes that wake the waiter too.
+        let _ = (&self.0).write(&[0]);
     }
 }
 
@@ -84,6 +106,9 @@ mod tests {
             signal_hook::low_level::raise(signal).expect("a process may signal itself");
             assert_eq!(signals.wait().expect("the socket is open"), signal as u8);
         }
+        signals.latest.store(0, Ordering::SeqCst);
+        signals.alarm().expect("a socket can be shared").ring();
+        assert_eq!(signals.wait().expect("the socket is open"), 0);
         signals.arrivals.set_nonblocking(true).expect("a socket can be made non-blocking");
         assert_eq!(signals.wait().map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
     }
