@@ -45,6 +45,9 @@ impl DriverChoice {
 const RECEIVE_BUFFERS: usize = 256;
 const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
 
+/// Niceness that the threads ask for; only the superuser gets it.
+const NICE: i32 = -10;
+
 /// Why the threads are not there, or not any more.
 #[derive(Debug, thiserror::Error)]
 pub enum CrewError {
@@ -117,16 +120,19 @@ impl<R: Send + 'static> Crew<R> {
                     connections: share.members as usize + share.in_flight_max as usize + 1_024,
                     send_buffer_bytes: None,
                 };
-                match kind {
+                let nice = raise_priority();
+                let (mut engine, report) = match kind {
                     DriverKind::Epoll | DriverKind::Sim => {
                         let driver = ready_or(EpollDriver::new(driver_options), &ready_sender)?;
-                        Ok(Engine::new(driver, scenario, share, order_receiver, thread_gauges).run()?)
+                        Engine::new(driver, scenario, share, order_receiver, thread_gauges).run()?
                     }
                     DriverKind::Uring => {
                         let driver = ready_or(UringDriver::new(driver_options), &ready_sender)?;
-                        Ok(Engine::new(driver, scenario, share, order_receiver, thread_gauges).run()?)
+                        Engine::new(driver, scenario, share, order_receiver, thread_gauges).run()?
                     }
-                }
+                };
+                engine.nice = nice;
+                Ok((engine, report))
             };
             let name = format!("load-{}", crew.threads.len());
             crew.threads.push(std::thread::Builder::new().name(name).spawn(work).map_err(CrewError::Thread)?);
@@ -197,6 +203,12 @@ impl<R: Send + 'static> Crew<R> {
         }
         first_error.map_or(Ok((sum, reports)), Err)
     }
+}
+
+/// A generator that waits for the processor measures its own waiting, so its threads go first where they may: the
+/// same machine often runs the server too. Says which priority it has now.
+fn raise_priority() -> i32 {
+    rustix::process::nice(NICE).or_else(|_| rustix::process::getpriority_process(None)).unwrap_or(0)
 }
 
 fn ready_or<D: Driver>(driver: Result<D, ReactorError>, ready: &Sender<Waker>) -> Result<D, ReactorError> {

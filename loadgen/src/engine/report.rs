@@ -8,6 +8,8 @@ use crate::measure::latency::Latencies;
 /// What one thread's engine counted.
 #[derive(Debug, Clone, Default)]
 pub struct EngineReport {
+    /// Niceness that the threads ran with; the least favoured one's.
+    pub nice: i32,
     /// Connects begun.
     pub attempts: u64,
     /// Connects and handshakes that failed (and were tried again, up to a limit).
@@ -43,6 +45,7 @@ pub struct EngineReport {
 impl EngineReport {
     /// Adds another thread's.
     pub fn merge(&mut self, other: &Self) {
+        self.nice = if self.attempts == 0 { other.nice } else { self.nice.max(other.nice) };
         self.attempts += other.attempts;
         self.failed_attempts += other.failed_attempts;
         self.failures.merge(&other.failures);

@@ -244,6 +244,7 @@ impl Setup {
             generator: Generator {
                 driver: driver_name(self.kind),
                 threads: self.threads,
+                nice: engine.nice,
                 addresses: self.options.addresses.as_ref().clone(),
                 lateness: None,
                 heartbeat_lateness_us: summary_of_some(&engine.beat_lateness),

@@ -281,6 +281,8 @@ pub struct Generator {
     pub driver: &'static str,
     /// Threads.
     pub threads: u32,
+    /// Their niceness: below 0 they go before the server, should both want one processor.
+    pub nice: i32,
     /// Which addresses were used.
     pub addresses: AddressPlan,
     /// Whether it was the limit.

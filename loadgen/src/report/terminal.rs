@@ -137,6 +137,9 @@ fn write_server(report: &Report, out: &mut String) -> std::fmt::Result {
 fn write_generator(report: &Report, out: &mut String) -> std::fmt::Result {
     let generator = &report.generator;
     write!(out, "generator    {}, {} thread(s)", generator.driver, generator.threads)?;
+    if generator.nice != 0 {
+        write!(out, ", nice {}", generator.nice)?;
+    }
     if let Some(share) = generator.cpu_share {
         write!(out, ", {:.0} % of one processor", share * 100.0)?;
     }

@@ -90,6 +90,7 @@ fn full() -> Report {
         generator: Generator {
             driver: "uring",
             threads: 1,
+            nice: -10,
             addresses,
             lateness: Some(LatenessRule::default().judge(&some_latencies(), &some_latencies())),
             heartbeat_lateness_us: Some(some_latencies().summary()),
