@@ -440,12 +440,20 @@ impl Peer {
                 }
             }
             Some(server_frame::Frame::Gap(gap)) => {
-                if let Place::At(last) = self.place {
-                    ensure(Invariant::Dense, gap.from == last + 1, || {
-                        format!("a gap from {} follows rev {last}", gap.from)
-                    })?;
-                    self.queue_sync(last);
-                }
+                let after = match self.place {
+                    Place::Before => {
+                        return Err(Invariant::Dense.is_broken("a gap came before `welcome`".to_owned()));
+                    }
+                    Place::At(last) => {
+                        ensure(Invariant::Dense, gap.from == last + 1, || {
+                            format!("a gap from {} follows rev {last}", gap.from)
+                        })?;
+                        last
+                    }
+                    // It may be about what was before the sync, or about what followed an answer without entries.
+                    Place::Syncing { after, .. } | Place::Settling { after, .. } => after,
+                };
+                self.queue_sync(after);
             }
             Some(server_frame::Frame::Error(error)) => {
                 ensure(Invariant::Courtesy, error.code == "rate_limited" || self.wrong, || {
