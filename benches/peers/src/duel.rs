@@ -1,8 +1,8 @@
 //! The duel: what one message and one handshake cost each server's processor, in one run, interleaved.
 //!
 //! Differences between machines, and between minutes on one machine, are larger than those between servers. So all
-//! servers run side by side, idle but one; each round measures every one of them once, in an order that rotates, and
-//! the table shows medians over rounds. Only ratios within one run mean anything.
+//! servers run side by side, idle but one; each round measures every one of them once, in an order that rotates.
+//! Only ratios within a round mean anything; their median is what counts.
 //!
 //! - [`contest`]: the contenders, as processes, and one measurement of one of them;
 //! - [`verdict`]: medians, ratios and gates, pure.

@@ -19,10 +19,10 @@ struct Options {
     #[arg(long)]
     binaries: Option<PathBuf>,
     /// Measurements of each server in each discipline; the table shows medians.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds of one measurement.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// The servers' processor.
     #[arg(long, default_value_t = 0)]
