@@ -26,8 +26,8 @@ pub(crate) struct Talker {
 }
 
 impl Talker {
-    /// Connects and logs in, with the cursor that the side has.
-    pub(crate) fn connect(server: &Server, side: &Side) -> io::Result<Self> {
+    /// Connects and logs in; what comes after `cursor` follows.
+    pub(crate) fn connect(server: &Server, side: &Side, cursor: u64) -> io::Result<Self> {
         let mut stream = TcpStream::connect(server.address())?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -46,7 +46,7 @@ impl Talker {
         let mut unread = Vec::new();
         loop {
             let mut buffer = [0u8; 4096];
-            let count = stream.read(&mut buffer)?;
+            let count = read(&mut stream, &mut buffer)?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -61,7 +61,8 @@ impl Talker {
         }
         let decoder = Decoder::new(Role::Client);
         let mut talker = Self { stream, decoder, unread, frames: std::collections::VecDeque::new() };
-        let hello = chat::Hello { token: server.token(side.user())?, device: String::new(), cursor: Some(0) };
+        let hello =
+            chat::Hello { token: server.token(side.user())?, device: String::new(), cursor: Some(cursor) };
         talker.send(&[client_frame::Frame::Hello(hello)])?;
         match talker.next()? {
             server_frame::Frame::Welcome(_) => Ok(talker),
@@ -90,7 +91,7 @@ impl Talker {
             let mut bytes = std::mem::take(&mut self.unread);
             if bytes.is_empty() {
                 let mut buffer = vec![0u8; 65_536];
-                let count = self.stream.read(&mut buffer)?;
+                let count = read(&mut self.stream, &mut buffer)?;
                 if count == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -149,6 +150,16 @@ impl Talker {
                 unanswered -= 1;
             }
             side.see(frame);
+        }
+    }
+}
+
+/// One read. With a timeout the kernel restarts none that a signal interrupted.
+fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }

@@ -6,17 +6,39 @@ use std::io;
 
 use holdfast_protocol::chat::{self, client_frame, server_frame};
 
-use super::Failure;
+use super::Random;
 use super::client::Talker;
 use super::server::Server;
 
+/// Which contract was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contract {
+    /// An acknowledged message is in both inboxes, as it was acknowledged.
+    Durable,
+    /// No `clientId` stands twice.
+    Once,
+    /// One order without holes, the same for both.
+    Ordered,
+    /// A cursor gets everything after it, and an entry keeps its `rev`.
+    Complete,
+}
+
 /// A contract that was broken.
 #[derive(Debug)]
-pub(crate) struct Violation(String);
+pub(crate) struct Violation {
+    pub(crate) contract: Contract,
+    what: String,
+}
+
+impl Violation {
+    fn of(contract: Contract, what: String) -> Self {
+        Self { contract, what }
+    }
+}
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "{:?}: {}", self.contract, self.what)
     }
 }
 
@@ -31,6 +53,8 @@ pub(crate) struct Side {
     acked: BTreeMap<String, (u64, u64)>,
     /// Seen live: rev → messageId.
     seen: BTreeMap<u64, u64>,
+    /// The last `rev` when the inbox was read as a whole.
+    head: u64,
     /// A refusal, which this load never earns.
     refused: Option<String>,
 }
@@ -38,6 +62,11 @@ pub(crate) struct Side {
 impl Side {
     pub(crate) fn user(&self) -> u64 {
         self.user
+    }
+
+    /// From where it goes on reading when it connects again.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
     }
 
     pub(crate) fn next_send(&mut self, round: u32) -> chat::Send {
@@ -97,6 +126,7 @@ impl Ledger {
             unacked: BTreeMap::new(),
             acked: BTreeMap::new(),
             seen: BTreeMap::new(),
+            head: 0,
             refused: None,
         };
         Self { low: side(low, high), high: side(high, low) }
@@ -114,49 +144,71 @@ impl Ledger {
         (self.low.acked.len() + self.high.acked.len()) as u64
     }
 
-    /// Resends what was not acknowledged, reads both inboxes from the beginning, and compares.
-    pub(crate) fn resend_and_verify(&mut self, server: &Server) -> Result<(), Failure> {
+    /// Resends what was not acknowledged, reads both inboxes from the beginning and from somewhere within, and compares.
+    pub(crate) fn resend_and_verify(
+        &mut self,
+        server: &Server,
+        random: &mut Random,
+        findings: &mut Findings,
+    ) -> io::Result<()> {
         for side in [&mut self.low, &mut self.high] {
             resend(server, side)?;
         }
-        let low = read_inbox(server, &self.low)?;
-        let high = read_inbox(server, &self.high)?;
+        let low = read_inbox(server, &self.low, 0)?;
+        let high = read_inbox(server, &self.high, 0)?;
         for (side, inbox) in [(&self.low, &low), (&self.high, &high)] {
-            check_inbox(side, inbox)?;
+            check_inbox(side, inbox, findings);
             for sender in [&self.low, &self.high] {
-                check_acked(side, inbox, sender)?;
+                check_acked(side, inbox, sender, findings);
             }
+            let cursor = random.between(0, inbox.len() as u64);
+            let rest = read_inbox(server, side, cursor)?;
+            if rest != inbox[cursor as usize..] {
+                let count = rest.len();
+                let what =
+                    format!("user {}: cursor {cursor} got {count} other entries than it should", side.user);
+                findings.violations.push(Violation::of(Contract::Complete, what));
+            }
+            findings.cursors += 2;
         }
+        self.low.head = low.len() as u64;
+        self.high.head = high.len() as u64;
         let order = |inbox: &[chat::Event]| -> Vec<u64> {
             inbox.iter().filter_map(message_of).map(|message| message.message_id).collect()
         };
         if order(&low) != order(&high) {
-            return Err(Violation(format!(
-                "users {} and {} see their conversation in different orders",
-                self.low.user, self.high.user
-            ))
-            .into());
+            let (low, high) = (self.low.user, self.high.user);
+            let what = format!("users {low} and {high} see their conversation in different orders");
+            findings.violations.push(Violation::of(Contract::Ordered, what));
         }
         Ok(())
     }
 }
 
-fn resend(server: &Server, side: &mut Side) -> Result<(), Failure> {
+/// What verification has found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// Cursors that were read from.
+    pub(crate) cursors: u64,
+    pub(crate) violations: Vec<Violation>,
+}
+
+fn resend(server: &Server, side: &mut Side) -> io::Result<()> {
     let frames: Vec<_> = side.unacked.values().cloned().map(client_frame::Frame::Send).collect();
-    let mut talker = Talker::connect(server, side)?;
+    let mut talker = Talker::connect(server, side, side.head)?;
     talker.send(&frames)?;
     while !side.unacked.is_empty() {
         side.see(talker.next()?);
         if let Some(refused) = side.refused.take() {
-            return Err(Violation(format!("user {}: a send was refused: {refused}", side.user)).into());
+            return Err(io::Error::other(format!("a send of user {} was refused: {refused}", side.user)));
         }
     }
     Ok(())
 }
 
-/// The whole inbox: `hello` with cursor 0 makes the server send everything.
-fn read_inbox(server: &Server, side: &Side) -> Result<Vec<chat::Event>, Failure> {
-    let mut talker = Talker::connect(server, side)?;
+/// What an inbox has after a cursor: `hello` with it makes the server send that.
+fn read_inbox(server: &Server, side: &Side, cursor: u64) -> io::Result<Vec<chat::Event>> {
+    let mut talker = Talker::connect(server, side, cursor)?;
     let mut events = Vec::new();
     loop {
         match talker.next()? {
@@ -168,48 +220,43 @@ fn read_inbox(server: &Server, side: &Side) -> Result<Vec<chat::Event>, Failure>
             }
             server_frame::Frame::Event(event) => events.push(event),
             server_frame::Frame::Error(error) => {
-                return Err(io::Error::other(format!("{}: {}", error.code, error.message)).into());
+                return Err(io::Error::other(format!("{}: {}", error.code, error.message)));
             }
             _ => {}
         }
     }
 }
 
-fn check_inbox(side: &Side, inbox: &[chat::Event]) -> Result<(), Violation> {
+fn check_inbox(side: &Side, inbox: &[chat::Event], findings: &mut Findings) {
+    let mut found = |contract, what: String| {
+        findings.violations.push(Violation::of(contract, format!("user {}: {what}", side.user)));
+    };
     let mut known = BTreeMap::new();
     for (index, event) in inbox.iter().enumerate() {
         let rev = index as u64 + 1;
         if event.rev != rev {
-            return Err(Violation(format!(
-                "user {}: rev {} stands where {rev} should",
-                side.user, event.rev
-            )));
+            return found(Contract::Complete, format!("rev {} stands where {rev} should", event.rev));
         }
         let Some(message) = message_of(event) else { continue };
         if message.seq != rev {
             // These users have one conversation only, so both numbers count the same messages.
-            return Err(Violation(format!("user {}: rev {rev} has seq {}", side.user, message.seq)));
+            found(Contract::Ordered, format!("rev {rev} has seq {}", message.seq));
         }
         if let Some(earlier) = known.insert((message.sender, &message.client_id), rev) {
-            return Err(Violation(format!(
-                "user {}: clientId {} stands twice, at rev {earlier} and {rev}",
-                side.user, message.client_id
-            )));
+            let client_id = &message.client_id;
+            found(Contract::Once, format!("clientId {client_id} stands twice, at rev {earlier} and {rev}"));
         }
     }
     for (rev, message_id) in &side.seen {
         let now = inbox.get(*rev as usize - 1).and_then(message_of).map(|message| message.message_id);
         if now != Some(*message_id) {
-            return Err(Violation(format!(
-                "user {}: rev {rev} was message {message_id} before the kill and is {now:?} now",
-                side.user
-            )));
+            let what = format!("rev {rev} was message {message_id} before the kill and is {now:?} now");
+            found(Contract::Complete, what);
         }
     }
-    Ok(())
 }
 
-fn check_acked(side: &Side, inbox: &[chat::Event], sender: &Side) -> Result<(), Violation> {
+fn check_acked(side: &Side, inbox: &[chat::Event], sender: &Side, findings: &mut Findings) {
     let kept: BTreeMap<&str, (u64, u64)> = inbox
         .iter()
         .filter_map(message_of)
@@ -217,21 +264,12 @@ fn check_acked(side: &Side, inbox: &[chat::Event], sender: &Side) -> Result<(), 
         .map(|message| (message.client_id.as_str(), (message.message_id, message.seq)))
         .collect();
     for (client_id, acked) in &sender.acked {
-        match kept.get(client_id.as_str()) {
-            Some(found) if found == acked => {}
-            Some(found) => {
-                return Err(Violation(format!(
-                    "user {}: {client_id} was acknowledged as {acked:?} and is {found:?} (messageId, seq)",
-                    side.user
-                )));
-            }
-            None => {
-                return Err(Violation(format!(
-                    "user {}: acknowledged {client_id} {acked:?} is lost",
-                    side.user
-                )));
-            }
+        let found = kept.get(client_id.as_str());
+        if found == Some(acked) {
+            continue;
         }
+        let is = found.map_or("is lost".to_owned(), |found| format!("is {found:?} now (messageId, seq)"));
+        let what = format!("user {}: {client_id}, acknowledged as {acked:?}, {is}", side.user);
+        findings.violations.push(Violation::of(Contract::Durable, what));
     }
-    Ok(())
 }

@@ -59,21 +59,22 @@ impl Server {
         Ok(key.mint(&Claims { user: UserId(user), device, issued_at: now, expires_at: now + 86_400 }))
     }
 
-    /// Waits until `/readyz` says yes.
-    pub(crate) fn await_ready(&self) -> io::Result<()> {
+    /// Asks until the answer is yes; the process must live meanwhile.
+    fn await_that(&self, otherwise: &str, yes: impl Fn(&Self) -> bool) -> io::Result<()> {
         let began = Instant::now();
-        while !self.is_ready() {
+        while !yes(self) {
             if let Some(status) = self.child.lock().expect("nobody panics with it").try_wait()? {
-                return Err(io::Error::other(format!("it ended with {status} before it was ready")));
+                return Err(io::Error::other(format!("{otherwise}, and ended with {status}")));
             }
             if began.elapsed() > PATIENCE {
-                return Err(io::Error::other("it is not ready after a minute"));
+                return Err(io::Error::other(format!("{otherwise} after {} s", PATIENCE.as_secs())));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
 
+    /// What `/readyz` says.
     fn is_ready(&self) -> bool {
         let ask = || -> io::Result<bool> {
             let mut stream = TcpStream::connect(self.address)?;
@@ -93,16 +94,29 @@ impl Server {
         Ok(())
     }
 
-    /// Kills it after this time, and counts it when it was not ready yet.
-    pub(crate) fn kill_before_ready(&self, after: Duration, count: &mut u32) -> io::Result<()> {
-        let began = Instant::now();
-        let mut ready = false;
-        while began.elapsed() < after && !ready {
-            ready = self.is_ready();
-        }
+    /// Whether this process has the store open: its lock file says so before anything of it is read.
+    fn has_store(&self) -> bool {
+        let process = self.child.lock().expect("nobody panics with it").id();
+        let holder = std::fs::read_to_string(self.data.join("store/LOCK")).unwrap_or_default();
+        holder.trim() == process.to_string()
+    }
+
+    /// Kills it `after` it has begun to open the store; says whether it was not ready then, so that it died while it
+    /// replayed.
+    pub(crate) fn kill_in_replay(&self, after: Duration) -> io::Result<bool> {
+        self.await_that("it has not opened its store", Self::has_store)?;
+        std::thread::sleep(after);
+        let in_replay = !self.is_ready();
         self.kill()?;
-        *count += u32::from(!ready);
-        Ok(())
+        Ok(in_replay)
+    }
+
+    /// Waits until it is ready; how long it took from where it began to open the store.
+    pub(crate) fn await_replay(&self) -> io::Result<Duration> {
+        self.await_that("it has not opened its store", Self::has_store)?;
+        let opened = Instant::now();
+        self.await_that("it is not ready", Self::is_ready)?;
+        Ok(opened.elapsed())
     }
 }
 
