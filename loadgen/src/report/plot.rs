@@ -54,7 +54,8 @@ pub struct Plot<'a> {
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 66.0;
-const RIGHT: f64 = 16.0;
+/// Half of the widest number that may stand under the right end of the axis.
+const RIGHT: f64 = 36.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 40.0;
 /// A phase that is narrower has no room for its name.
