@@ -236,6 +236,40 @@ fn sends_have_a_burst_and_a_rate() {
 }
 
 #[test]
+fn a_page_has_at_most_1000_entries_and_128_kib() {
+    on_each(
+        |config| config.limits.send_burst = 2_000,
+        |live| {
+            let (mut ana, _) = live.session(42, "phone");
+            for hundred in 0..11 {
+                (0..100).for_each(|n| ana.say(&format!("s{hundred}-{n}"), "@43", "short"));
+                (0..100).for_each(|_| drop(ana.json_of("accepted")));
+            }
+            // Asked for the most that may be asked for, it comes; 1,001 is refused (see above).
+            let (mut bea, _) = live.session(43, "laptop");
+            while !bea.json_of("page")["live"].as_bool().unwrap() {}
+            bea.send(&json!({"sync": {"after": "0", "limit": 1000}}));
+            assert_eq!(bea.json_of("page")["events"].as_array().unwrap().len(), 1_000);
+
+            let long = "x".repeat(30 << 10);
+            for n in 0..12 {
+                ana.say(&format!("l{n}"), "@44", &long);
+                ana.json_of("accepted");
+            }
+            let (mut cem, _) = live.session(44, "laptop");
+            let mut seen = 0;
+            while seen < 12 {
+                let page = cem.json_of("page");
+                let entries = page["events"].as_array().unwrap();
+                // 128 KiB hold four of them; the entry that crosses the limit is the last of its page.
+                assert!((1..=5).contains(&entries.len()), "{}", entries.len());
+                seen += entries.len();
+            }
+        },
+    );
+}
+
+#[test]
 fn control_frames_are_counted() {
     on_each(
         |_| (),
