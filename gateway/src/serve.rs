@@ -20,7 +20,7 @@ use holdfast_storage::{ReadyHandle, Running, StorageError, Workers};
 use crate::alarm::Alarm;
 use crate::api::{ApiError, ApiState, HttpServer, Readiness, pipe};
 use crate::backend::{LocalBackend, ShardLanes};
-use crate::config::{Config, DriverChoice, limits};
+use crate::config::{Config, DriverChoice, limits, storage_options};
 use crate::directory::Directory;
 use crate::listener::{ListenError, listen};
 use crate::metrics::{Metrics, ShardCounters, store_source};
@@ -321,17 +321,6 @@ fn lanes(workers: usize, shards: &[Waker]) -> (Vec<Box<dyn Deliver + Send>>, Lan
         delivers.push(Box::new(ShardLanes::new(senders)));
     }
     (delivers, receivers)
-}
-
-/// What the configuration says, in the words of the store.
-fn storage_options(config: &Config) -> holdfast_storage::Options {
-    let mut options = holdfast_storage::Options::new(config.data.join("store"));
-    options.databases = config.storage.databases;
-    options.cache_bytes = config.storage.cache_bytes;
-    options.limits.devices = u16::try_from(config.limits.devices).unwrap_or(u16::MAX);
-    options.limits.page_entries = config.limits.page_entries;
-    options.limits.page_bytes = usize::try_from(config.limits.page_bytes).unwrap_or(usize::MAX);
-    options
 }
 
 /// Whether new work is welcome, in words.
