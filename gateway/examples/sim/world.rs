@@ -226,7 +226,12 @@ impl World {
             } else {
                 let (here, there) = (self.counters.sessions.read(), self.cluster.borrow().sessions() as u64);
                 if here == there {
-                    break;
+                    // What nobody has seen yet may still be on its way.
+                    match self.truth.is_complete(&heads(&readers)) {
+                        Ok(()) => break,
+                        Err(broken) if now >= patience || round >= 200_000 => return Err(broken),
+                        Err(_) => continue,
+                    }
                 }
                 let since = now.since(*disagreed_at.get_or_insert(now));
                 ensure(Invariant::Accounts, since < AGREEMENT, || {
@@ -239,15 +244,8 @@ impl World {
                 format!("still waiting: {stuck:?}; {}", self.cluster.borrow().describe(0))
             })?;
         }
-        let heads: BTreeMap<u64, u64> = readers
-            .iter()
-            .filter_map(|peer| match peer.kind {
-                Kind::Chat { user, .. } => Some((user, peer.head_rev)),
-                _ => None,
-            })
-            .collect();
         self.peers.extend(readers);
-        self.truth.is_complete(&heads)
+        Ok(())
     }
 
     /// The shard drains, and nothing is left.
@@ -277,6 +275,15 @@ impl World {
         ];
         ensure(Invariant::Empty, left.iter().all(|(_, count)| *count == 0), || format!("{left:?}"))
     }
+}
+
+/// The head of each reader's inbox.
+fn heads(readers: &[Peer]) -> BTreeMap<u64, u64> {
+    let head = |peer: &Peer| match peer.kind {
+        Kind::Chat { user, .. } => Some((user, peer.head_rev)),
+        _ => None,
+    };
+    readers.iter().filter_map(head).collect()
 }
 
 fn rules() -> ShardRules {
