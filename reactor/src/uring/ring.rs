@@ -41,8 +41,20 @@ const REFUSALS_LIMIT: u32 = 1_000;
 /// and a file already and throws them away, which is 40 % of what accepting costs a server that waits for its clients.
 const ACCEPT_POLL_FIRST: u16 = 1 << 2;
 
+/// More than a receive buffer that grows by itself usually gets to.
+const DISCARD_BYTES: u32 = 16 << 20;
+
 static YES: i32 = 1;
 static RESET_ON_CLOSE: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+
+/// What comes behind a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// Nobody knows: it goes out now.
+    Anything,
+    /// The close, in the same submission: the bytes wait for it, and FIN travels in their segment.
+    Fin,
+}
 
 /// A completion, copied out of its queue.
 #[derive(Debug, Clone, Copy)]
@@ -303,9 +315,28 @@ impl Ring {
     ///
     /// # Safety
     /// `from` is valid for reads of `bytes` until [`Self::submit`] has returned.
-    pub(super) unsafe fn send(&mut self, slot: u32, from: *const u8, bytes: u32, tag: Tag) -> io::Result<()> {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+    pub(super) unsafe fn send(
+        &mut self,
+        slot: u32,
+        from: *const u8,
+        bytes: u32,
+        follows: Follows,
+        tag: Tag,
+    ) -> io::Result<()> {
+        let mut flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+        if follows == Follows::Fin {
+            flags |= libc::MSG_MORE;
+        }
         let entry = opcode::Send::new(Fixed(slot), from, bytes).flags(flags).build();
+        self.push(entry.flags(EntryFlags::SKIP_SUCCESS), tag)
+    }
+
+    /// Throws away what has arrived and nobody will read: with unread bytes a close would send RST, and the kernel would
+    /// drop the last output with it. Completes within the submit.
+    pub(super) fn discard(&mut self, slot: u32, tag: Tag) -> io::Result<()> {
+        // With MSG_TRUNC nothing is copied, so there need not be any memory.
+        let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+        let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), DISCARD_BYTES).flags(flags).build();
         self.push(entry.flags(EntryFlags::SKIP_SUCCESS), tag)
     }
 

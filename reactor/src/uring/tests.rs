@@ -11,7 +11,7 @@ use rustix::net::sockopt;
 
 use super::address::RawAddress;
 use super::operation::{Operation, Tag};
-use super::ring::{Completion, Ring};
+use super::ring::{Completion, Follows, Ring};
 use super::{UringDriver, probe};
 use crate::{CloseReason, ConnectionId, Driver, DriverOptions, Event, Moment, ReactorError};
 
@@ -38,8 +38,9 @@ fn results(ring: &mut Ring) -> Vec<(Operation, i32)> {
 
 /// A send that the submit has completed.
 fn send(ring: &mut Ring, bytes: &[u8]) -> Vec<(Operation, i32)> {
+    let tag = Tag::of(Operation::Send, 0, 0);
     // SAFETY: `bytes` outlives the submit.
-    unsafe { ring.send(0, bytes.as_ptr(), bytes.len() as u32, Tag::of(Operation::Send, 0, 0)) }
+    unsafe { ring.send(0, bytes.as_ptr(), bytes.len() as u32, Follows::Anything, tag) }
         .expect("there is room");
     results(ring)
 }
@@ -390,6 +391,32 @@ fn whatever_happens_every_connection_is_closed_once_and_nothing_is_left() {
         assert!(open.is_empty(), "seed {seed}: {open:?}");
         assert_nothing_is_left(&mut driver);
     }
+}
+
+#[test]
+fn last_words_arrive_though_the_peer_was_not_listened_to() {
+    let (mut driver, address) = driver(16);
+    let mut peer = TcpStream::connect(address).expect("it listens");
+    let mut accepted = None;
+    turn_until(&mut driver, |_, events| {
+        accepted = events.iter().find_map(|event| match event {
+            Event::Accepted(id) => Some(*id),
+            _ => None,
+        });
+        accepted.is_some()
+    });
+    let id = accepted.expect("waited for");
+    driver.pause(id);
+    peer.write_all(&[b'x'; 100_000]).expect("there is room");
+    driver.output(id).expect("it is open").buffer().extend_from_slice(b"last words");
+    driver.close(id);
+    turn_until(&mut driver, |_, events| {
+        events.iter().any(|event| matches!(event, Event::Closed(_, CloseReason::Requested)))
+    });
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard).expect("FIN, and no reset");
+    assert_eq!(heard, b"last words");
+    assert_nothing_is_left(&mut driver);
 }
 
 #[test]

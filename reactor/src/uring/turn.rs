@@ -18,6 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::UringDriver;
 use super::address::RawAddress;
 use super::operation::{Operation, Tag};
+use super::ring::Follows;
 use super::slots::{Flags, Phase};
 use crate::outputs::unsent;
 use crate::{ConnectionId, Event, Moment};
@@ -126,11 +127,12 @@ impl UringDriver {
         if flags.has(Flags::BLOCKED) && !flags.has(Flags::CLOSE_WANTED) {
             return Ok(false);
         }
-        let sends = self.submit_send(index)?;
-        if flags.has(Flags::CLOSE_WANTED) && self.close_behind_output(index)? {
+        if flags.has(Flags::CLOSE_WANTED) && self.may_close_behind_output(index) {
+            self.submit_send(index, Follows::Fin)?;
+            self.close_behind_output(index)?;
             return Ok(false);
         }
-        if sends {
+        if self.submit_send(index, Follows::Anything)? {
             // Successful sends are silent; what is to come after this one must not wait for something else.
             return Ok(flags.has(Flags::HELD_BACK | Flags::SHUTDOWN_WANTED | Flags::CLOSE_WANTED));
         }
@@ -139,7 +141,7 @@ impl UringDriver {
     }
 
     /// Submits what the output holds; false when it holds nothing.
-    fn submit_send(&mut self, index: u32) -> io::Result<bool> {
+    fn submit_send(&mut self, index: u32, follows: Follows) -> io::Result<bool> {
         let slot = self.slots.at(index);
         let Some(output) = slot.output().and_then(|number| self.outputs.get(number)) else {
             return Ok(false);
@@ -155,7 +157,7 @@ impl UringDriver {
             let (ring, slot) = self.tables.locate(index);
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(i32::MAX as u32);
             // SAFETY: nobody touches an output within a turn before the pass that submits this has returned.
-            unsafe { ring.send(slot, bytes.as_ptr(), length, tag)? };
+            unsafe { ring.send(slot, bytes.as_ptr(), length, follows, tag)? };
         }
         Ok(true)
     }
@@ -165,7 +167,7 @@ impl UringDriver {
         let mut sends = 0;
         let mut writable = std::mem::take(&mut self.writable);
         for index in writable.drain(..) {
-            if self.slots.at(index).phase == Phase::Open && self.submit_send(index)? {
+            if self.slots.at(index).phase == Phase::Open && self.submit_send(index, Follows::Anything)? {
                 sends += 1;
             }
         }
