@@ -69,6 +69,7 @@ type Outcome<R> = Result<(EngineReport, R), CrewError>;
 pub struct Crew<R> {
     threads: Vec<JoinHandle<Outcome<R>>>,
     orders: Vec<(Sender<Order>, Waker)>,
+    orders_given: u64,
     gauges: Vec<Arc<Gauges>>,
     /// A thread has ended: its number.
     ended: Receiver<()>,
@@ -100,8 +101,14 @@ impl<R: Send + 'static> Crew<R> {
         S: Scenario<Report = R> + Send + 'static,
     {
         let (end_sender, ended) = channel();
-        let mut crew =
-            Self { threads: Vec::new(), orders: Vec::new(), gauges: Vec::new(), ended, ended_count: 0 };
+        let mut crew = Self {
+            threads: Vec::new(),
+            orders: Vec::new(),
+            orders_given: 0,
+            gauges: Vec::new(),
+            ended,
+            ended_count: 0,
+        };
         for share in shares(options, threads) {
             let scenario = make(&share);
             let (order_sender, order_receiver) = channel();
@@ -147,7 +154,8 @@ impl<R: Send + 'static> Crew<R> {
     }
 
     /// Tells all threads.
-    pub fn order(&self, order: Order) {
+    pub fn order(&mut self, order: Order) {
+        self.orders_given += 1;
         for (sender, waker) in &self.orders {
             // A thread that has ended needs no orders.
             let _ = sender.send(order);
@@ -159,6 +167,12 @@ impl<R: Send + 'static> Crew<R> {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(self.gauges.iter().map(AsRef::as_ref))
+    }
+
+    /// True when every thread had carried out all orders when it was looked at: what the gauges say is not from before.
+    #[must_use]
+    pub fn has_obeyed(&self, snapshot: &Snapshot) -> bool {
+        snapshot.orders >= self.orders_given
     }
 
     /// Waits until a thread ends, or so long. True when one has ended by now.

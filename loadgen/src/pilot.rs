@@ -101,7 +101,7 @@ impl<R: Send + 'static> Pilot<R> {
     }
 
     /// Tells all threads.
-    pub fn order(&self, order: Order) {
+    pub fn order(&mut self, order: Order) {
         self.crew.order(order);
     }
 
@@ -128,7 +128,8 @@ impl<R: Send + 'static> Pilot<R> {
             let now = clock::monotonic();
             let snapshot = self.snapshot();
             self.sample(now, &snapshot)?;
-            if reached(&snapshot) {
+            // What was under way before an order reached the threads says nothing about what is under way after it.
+            if self.crew.has_obeyed(&snapshot) && reached(&snapshot) {
                 return Ok(PhaseEnd::Reached);
             }
             if now >= end {
@@ -201,7 +202,7 @@ impl<R: Send + 'static> Pilot<R> {
     ///
     /// # Errors
     /// When one of them has failed.
-    pub fn land(self) -> Result<Landing<R>, PilotError> {
+    pub fn land(mut self) -> Result<Landing<R>, PilotError> {
         self.crew.order(Order::Stop);
         let (engine, reports) = self.crew.join()?;
         Ok(Landing { engine, reports, sampler: self.sampler, server: self.server, progress: self.progress })

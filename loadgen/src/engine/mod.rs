@@ -40,6 +40,7 @@ pub struct Engine<D, S> {
     /// Our clock less the driver's, in nanoseconds.
     clock_ahead_ns: u64,
     orders: Receiver<Order>,
+    orders_done: u64,
     gauges: Arc<Gauges>,
     /// Members that still have to be closed, after [`Order::Close`].
     to_close: std::ops::Range<u32>,
@@ -79,6 +80,7 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
             ramp,
             clock_ahead_ns: 0,
             orders,
+            orders_done: 0,
             gauges,
             to_close: 0..0,
             limits,
@@ -264,6 +266,7 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
                         _ => {}
                     }
                     self.scenario.order(&mut self.fleet, order);
+                    self.orders_done += 1;
                 }
             }
         }
@@ -354,5 +357,6 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
         self.gauges.set(|gauges| &gauges.failed, report.failed_attempts);
         self.gauges.set(|gauges| &gauges.lost, report.lost);
         self.gauges.set(|gauges| &gauges.awaited, awaited as u64);
+        self.gauges.set(|gauges| &gauges.orders, self.orders_done);
     }
 }

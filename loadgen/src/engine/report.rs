@@ -83,6 +83,8 @@ pub struct Gauges {
     pub done: AtomicU64,
     /// What the scenario still waits for. One thread alone may be below zero: it received what another had sent.
     pub outstanding: AtomicI64,
+    /// Orders that were carried out before the other gauges were written.
+    pub orders: AtomicU64,
 }
 
 impl Gauges {
@@ -114,15 +116,18 @@ pub struct Snapshot {
     pub done: u64,
     /// See [`Gauges`].
     pub outstanding: i64,
+    /// Orders that every thread has carried out. Before all have, nothing that was ordered can be said to be over.
+    pub orders: u64,
 }
 
 impl Snapshot {
     /// Reads and adds up.
     pub fn of<'a>(threads: impl IntoIterator<Item = &'a Gauges>) -> Self {
-        let mut sum = Self::default();
+        let mut sum = Self { orders: u64::MAX, ..Self::default() };
         for gauges in threads {
             let read = |gauge: &AtomicU64| gauge.load(Ordering::Acquire);
             // The opposite order of writing: see `Engine::show`.
+            sum.orders = sum.orders.min(read(&gauges.orders));
             sum.awaited += read(&gauges.awaited);
             sum.lost += read(&gauges.lost);
             sum.failed += read(&gauges.failed);
