@@ -1,7 +1,7 @@
 //! Bugs that are here on purpose, so that the tests can show that they would find them.
 //!
 //! A check that has never failed proves little. With the feature `planted-bugs` (for tests, off by default, refused
-//! in optimised builds without debug assertions) a thread can [`plant`] one bug; the simulation must then break one of
+//! in optimised builds without debug assertions) a thread can plant one bug; the simulation must then break one of
 //! its invariants. Without the feature [`Bug::is_planted`] is the constant `false`, and no bug is in the binary.
 //!
 //! Those of the drivers, and of what drivers share, are listed here; users of this crate have lists of their own.
