@@ -148,10 +148,12 @@ impl Network {
     pub fn look_inside(&self, id: ConnectionId) -> Option<Inside> {
         let state = self.state.borrow();
         let link = state.links.iter().find(|link| link.driver_end == DriverEnd::Open(id))?;
+        // A peer that has closed takes nothing more; the driver hears of it when RST arrives, which may be late.
+        let window_bytes = if link.to_peer.reset { 0 } else { state.window_bytes };
         Some(Inside {
             arrived_bytes: link.to_driver.landed(),
             unreceived_bytes: link.to_driver.len(),
-            room_bytes: state.window_bytes.saturating_sub(link.to_peer.len()),
+            room_bytes: window_bytes.saturating_sub(link.to_peer.len()),
             is_reset: link.to_driver.reset,
         })
     }
