@@ -37,18 +37,6 @@ impl Devices {
             self.by_id.remove(&device.id);
         }
     }
-
-    /// How many names there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// True when there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -63,9 +51,9 @@ mod tests {
         assert_eq!((&*one.name, one.id), ("phone", DeviceId::from_name("phone")));
         devices.release(&one);
         drop(one);
-        assert_eq!(devices.len(), 1);
+        assert_eq!(devices.by_id.len(), 1);
         devices.release(&other);
         drop(other);
-        assert!(devices.is_empty());
+        assert!(devices.by_id.is_empty());
     }
 }

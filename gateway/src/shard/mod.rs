@@ -474,7 +474,6 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         if planted::LATE_ANSWER_TAKEN.is_planted() {
             id.generation = self.table.at(id.index).map_or(0, |next| next.generation);
         }
-        self.release_accept(id);
         // A late answer to a session that is gone: its generation tells.
         let Some(connection) = self.table.get(id) else { return };
         let Phase::Chat(session) = &mut connection.phase else { return };
@@ -482,6 +481,10 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let was_registered = session.is_registered();
         let outcome = match self.driver.output(id) {
             Some(output) => {
+                // The handshake's answer may still be held back for this one; see `hold_accept`.
+                if let Some(rare) = &mut connection.rare {
+                    output.buffer().append(&mut rare.accept);
+                }
                 let mut context = context_of(
                     self.now,
                     &self.rules,

@@ -171,18 +171,3 @@ fn a_token_is_valid_from_its_begin_to_its_end() {
     let reversed = key().mint(&Claims { issued_at: NOW, expires_at: 5, ..claims() });
     assert_eq!(key().verify(&reversed, NOW), Err(TokenError::Expired { at: 5 }));
 }
-
-/// Prints what one verification costs: `cargo test -p holdfast-gateway --release token_cost -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
-#[allow(clippy::disallowed_methods, reason = "it measures time")]
-fn token_cost() {
-    let token = key().mint(&claims());
-    let key = key();
-    let rounds = 200_000u32;
-    let begin = std::time::Instant::now();
-    for _ in 0..rounds {
-        assert!(key.verify(std::hint::black_box(&token), NOW).is_ok());
-    }
-    println!("{} ns per verification of {} bytes", (begin.elapsed() / rounds).as_nanos(), token.len());
-}
