@@ -68,6 +68,8 @@ fn a_connection_that_ends_is_named_with_its_reason() {
         let run = echo("uring", &server, &["-n", "3"]).expect(2);
         assert_eq!(run.number("/connections/lost"), 1.0);
         assert!(run.json["connections"]["losses"].to_string().contains(reason), "{}", run.stdout);
+        // RFC 6455 §7.1.1: the server closes the connection first.
+        assert_eq!(server.early_ends.load(Ordering::Relaxed), 0);
         let run =
             load("epoll", &["hold", &EchoServer::start(fault).url(), "-n", "3", "--hold", "200ms"]).expect(0);
         assert_eq!(run.number("/connections/lost"), 0.0, "without a message nothing goes wrong here");

@@ -54,6 +54,8 @@ pub struct Fleet<D> {
     pub(crate) openings: HashMap<u32, Opening>,
     /// Handshakes and closes that must be over by then, in order: all have the same time.
     pub(crate) deadlines: VecDeque<(Moment, ConnectionId)>,
+    /// How connections end whose close handshake is complete, and the phase that it found them in.
+    farewells: HashMap<u32, (Ended, Phase)>,
     /// Members that come back, and when.
     pub(crate) returns: BinaryHeap<Reverse<(Moment, u32)>>,
     /// Members that wait for their turn in the ramp.
@@ -79,6 +81,7 @@ impl<D: Driver> Fleet<D> {
             slots: Vec::new(),
             openings: HashMap::new(),
             deadlines: VecDeque::new(),
+            farewells: HashMap::new(),
             returns: BinaryHeap::new(),
             queue: (0..count).collect(),
             beat: Beat::new(now, options.heartbeat, count),
@@ -163,7 +166,7 @@ impl<D: Driver> Fleet<D> {
         let Member { connection, phase, .. } = self.members[member as usize];
         match phase {
             Phase::Connecting | Phase::Upgrading | Phase::Opening | Phase::Up | Phase::Closing => {}
-            Phase::Idle | Phase::Gone => return,
+            Phase::Farewell | Phase::Idle | Phase::Gone => return,
         }
         if phase == Phase::Up {
             self.report.up -= 1;
@@ -201,9 +204,19 @@ impl<D: Driver> Fleet<D> {
         self.end(member, why);
     }
 
+    /// The close handshake is complete. The server closes the connection; one that does not in time is reset.
+    pub(crate) fn bid_farewell(&mut self, member: u32, why: Ended) {
+        let record = &mut self.members[member as usize];
+        let before = std::mem::replace(&mut record.phase, Phase::Farewell);
+        self.deadlines.push_back((self.now.after(self.options.timeout), record.connection));
+        self.farewells.insert(member, (why, before));
+    }
+
     /// Takes note that a member's connection is over, on whoever's wish, and queues it for the scenario.
     pub(crate) fn end(&mut self, member: u32, why: Ended) {
         let phase = self.members[member as usize].phase;
+        // How the connection goes after its last words is no news.
+        let (why, phase) = self.farewells.remove(&member).unwrap_or((why, phase));
         let was_up = phase == Phase::Up;
         self.openings.remove(&member);
         match phase {
@@ -223,7 +236,7 @@ impl<D: Driver> Fleet<D> {
                 self.report.failed_attempts += 1;
                 self.report.failures.add(&why.to_string());
             }
-            Phase::Idle | Phase::Gone => return,
+            Phase::Farewell | Phase::Idle | Phase::Gone => return,
         }
         self.detach(member, Phase::Idle);
         self.ended.push((member, why, was_up || phase == Phase::Closing));

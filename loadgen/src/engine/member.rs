@@ -25,6 +25,8 @@ pub(crate) enum Phase {
     Up,
     /// We have said Close; the server has not.
     Closing,
+    /// Both have said Close: the server closes the connection, and we wait for it to (RFC 6455 §7.1.1).
+    Farewell,
     /// Will not be connected again.
     Gone,
 }
@@ -33,7 +35,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) decoder: Decoder,
-    /// Meaningful from `Connecting` to `Closing`.
+    /// Meaningful from `Connecting` to `Farewell`.
     pub(crate) connection: ConnectionId,
     /// Connects so far: a handshake's key follows from it.
     pub(crate) attempts: u16,

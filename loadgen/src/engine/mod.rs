@@ -182,7 +182,7 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
         match self.fleet.members[member as usize].phase {
             Phase::Upgrading => self.answer(member, &mut buffer),
             Phase::Opening | Phase::Up | Phase::Closing => self.frames(member, &mut buffer),
-            Phase::Connecting | Phase::Idle | Phase::Gone => {}
+            Phase::Connecting | Phase::Farewell | Phase::Idle | Phase::Gone => {}
         }
     }
 
@@ -236,7 +236,9 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
                     // RFC 6455 §5.5.1: the answer echoes the code.
                     self.say_close(connection, code);
                 }
-                Some(Ended::Closed(code.0, frame.map_or("", |frame| frame.reason).to_owned()))
+                let reason = frame.map_or("", |frame| frame.reason).to_owned();
+                self.fleet.bid_farewell(member, Ended::Closed(code.0, reason));
+                None
             }
         }
     }

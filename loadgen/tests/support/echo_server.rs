@@ -1,5 +1,6 @@
 //! An echo server on `tungstenite`, a thread for each connection, that can be told to do one thing wrong.
 
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +42,8 @@ pub struct EchoServer {
     pub address: SocketAddr,
     /// Pongs that nobody had asked for.
     pub pongs: Arc<AtomicU64>,
+    /// Close handshakes after which the client left without waiting for the server to hang up.
+    pub early_ends: Arc<AtomicU64>,
 }
 
 impl EchoServer {
@@ -54,21 +57,22 @@ impl EchoServer {
         let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let pongs = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&pongs);
+        let early_ends = Arc::new(AtomicU64::new(0));
+        let counters = (Arc::clone(&pongs), Arc::clone(&early_ends));
         thread::spawn(move || {
             for (index, stream) in listener.incoming().flatten().enumerate() {
                 let fault = if index == 0 || fault == Fault::Refuse { fault } else { Fault::None };
-                let pongs = Arc::clone(&counter);
+                let (pongs, early_ends) = counters.clone();
                 thread::Builder::new()
                     .stack_size(256 << 10)
                     .spawn(move || {
                         // A connection that the client ends is no error of this server's.
-                        let _ = serve(stream, fault, &pongs);
+                        let _ = serve(stream, fault, &pongs, &early_ends);
                     })
                     .expect("a thread");
             }
         });
-        Self { address, pongs }
+        Self { address, pongs, early_ends }
     }
 
     /// Its URL.
@@ -99,7 +103,12 @@ fn handshake(request: &Request, mut response: Response, fault: Fault) -> Result<
 }
 
 #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-fn serve(stream: TcpStream, fault: Fault, pongs: &AtomicU64) -> tungstenite::Result<()> {
+fn serve(
+    stream: TcpStream,
+    fault: Fault,
+    pongs: &AtomicU64,
+    early_ends: &AtomicU64,
+) -> tungstenite::Result<()> {
     stream.set_nodelay(true)?;
     let accepted =
         accept_hdr(stream, |request: &Request, response: Response| handshake(request, response, fault));
@@ -119,6 +128,15 @@ fn serve(stream: TcpStream, fault: Fault, pongs: &AtomicU64) -> tungstenite::Res
         let this = number;
         number += 1;
         if answer(&mut socket, message, this, fault, &mut held)? {
+            if matches!(fault, Fault::Close(_)) {
+                let mut stream = socket.get_ref();
+                stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+                // Nothing to read for so long is what a client owes a server that has yet to hang up.
+                if stream.read(&mut [0]).map_err(|error| error.kind()) != Err(std::io::ErrorKind::WouldBlock)
+                {
+                    early_ends.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             return Ok(());
         }
     }
