@@ -259,7 +259,7 @@ function textOf(body) {
 // ------------------------------------------------------------------------------------------------------------ Link
 
 /** Errors after which the same message may pass later. */
-const PASSING = new Set(["rate_limited", "overloaded", "draining", "storage_failed", "storage_full"]);
+const PASSING = new Set(["rate_limited", "overloaded", "storage_failed", "storage_full"]);
 
 /** Whether to come back after a close code: docs/protocol.md has the table. */
 function afterClose(code) {

@@ -524,7 +524,14 @@ impl<R: Random> Client<R> {
 
     fn handle_error(&mut self, error: chat::Error) {
         let chat::Error { code, message, retry_after_ms, client_id } = error;
-        let is_later = matches!(code.as_str(), error_code::RATE_LIMITED | error_code::OVERLOADED);
+        // The same request may pass later.
+        let is_later = [
+            error_code::RATE_LIMITED,
+            error_code::OVERLOADED,
+            error_code::STORAGE_FAILED,
+            error_code::STORAGE_FULL,
+        ]
+        .contains(&code.as_str());
         let wait_ms = if retry_after_ms > 0 { u64::from(retry_after_ms) } else { RETRY_MS };
         let retry_at_ms = self.now_ms.saturating_add(wait_ms);
         if retry_after_ms > 0 {
@@ -540,12 +547,11 @@ impl<R: Random> Client<R> {
                 }
             }
             self.events.push_back(Event::Refused(Rejection { code, message }));
-        } else if is_later || code == error_code::DRAINING {
+        } else if is_later {
             if let State::Open { pace, .. } = &mut self.state
                 && self.outbox.rewind_to(&client_id)
             {
-                // A server that is going away takes nothing more; the next one will.
-                pace.pause_until(if is_later { retry_at_ms } else { u64::MAX });
+                pace.pause_until(retry_at_ms);
             }
         } else if self.outbox.remove(&client_id).is_some() {
             let rejection = Rejection { code, message };

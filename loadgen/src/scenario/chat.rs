@@ -204,7 +204,6 @@ impl Chat {
         let passes = [
             error_code::RATE_LIMITED,
             error_code::OVERLOADED,
-            error_code::DRAINING,
             error_code::STORAGE_FAILED,
             error_code::STORAGE_FULL,
         ];

@@ -75,14 +75,10 @@ closes! {
     HELLO_TIMEOUT = 4100, "hello_timeout";
     /// More frames than allowed, and the errors that said so did not help.
     RATE = 4101, "rate";
-    /// The client did not read what was sent to it.
-    SLOW = 4102, "slow";
     /// The server has no room for the session.
     OVERLOADED = 4103, "overloaded";
     /// The server could not write durably.
     STORAGE = 4104, "storage";
-    /// The server is going away; the `drain` frame before said when to come back and where to.
-    DRAIN = 4105, "drain";
     /// Nothing was heard from the client for 2.5 heartbeats.
     HEARTBEAT_TIMEOUT = 4200, "heartbeat_timeout";
 }

@@ -53,8 +53,6 @@ codes! {
     RATE_LIMITED = "rate_limited";
     /// The server has no room for the request now; try again after `retryAfterMs`.
     OVERLOADED = "overloaded";
-    /// The server is going away and takes no new messages; reconnect as `drain` said and send again.
-    DRAINING = "draining";
     /// The server could not write durably; nothing was promised.
     STORAGE_FAILED = "storage_failed";
     /// The server's disk is full; nothing was promised.

@@ -141,7 +141,11 @@ impl Server {
     }
 
     pub(crate) fn close(&mut self, close: ChatClose) {
-        self.write_raw(|out| ws::encode_close(out, CloseCode(close.code), close.reason, None));
+        self.close_with(CloseCode(close.code), close.reason);
+    }
+
+    pub(crate) fn close_with(&mut self, code: CloseCode, reason: &str) {
+        self.write_raw(|out| ws::encode_close(out, code, reason, None));
         if let Some(connection) = &mut self.connection {
             connection.is_closed = true;
         }
