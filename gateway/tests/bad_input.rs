@@ -513,6 +513,43 @@ fn a_peer_that_does_not_read_its_echo_is_not_read_either() {
 }
 
 #[test]
+fn a_chat_peer_that_does_not_read_its_answers_is_not_read_either() {
+    on_each(
+        |config| config.limits.kernel_send_buffer_bytes = 4 << 10,
+        |live| {
+            let (mut peer, _) = live.session(42, "phone");
+            peer.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut frame = Vec::new();
+            // Long ones, so that few of them fill the socket's buffers once they are not read.
+            let ping = format!("{:2048}", r#"{"ping":{}}"#);
+            holdfast_protocol::ws::encode_frame(&mut frame, Opcode::Text, ping.as_bytes(), Some([9; 4]));
+            let mut written = 0usize;
+            let stuck = loop {
+                match peer.stream.write(&frame[written % frame.len()..]) {
+                    Ok(count) => written += count,
+                    Err(error) => break error.kind(),
+                }
+                assert!(written < 64 << 20, "the server takes without end what it cannot answer");
+            };
+            assert_eq!(stuck, std::io::ErrorKind::WouldBlock);
+            // Each got its answer, the few within the limit a pong, the others an error; none is forgotten.
+            let (mut pongs, whole) = (0, written / frame.len());
+            for n in 0..whole {
+                let answer = peer.json();
+                match answer.get("error") {
+                    Some(error) => assert_eq!(error["code"], "rate_limited", "answer {n}"),
+                    None => pongs += usize::from(answer.get("pong").is_some()),
+                }
+            }
+            assert!((1..=whole / 2).contains(&pongs), "{pongs} pongs to {whole} pings");
+            // And it is read again.
+            peer.write(&frame[written % frame.len()..]);
+            assert_eq!(peer.error(), "rate_limited");
+        },
+    );
+}
+
+#[test]
 fn an_echo_larger_than_the_output_budget_does_not_stop_the_connection() {
     on_each(
         |config| config.bench_endpoints = true,
