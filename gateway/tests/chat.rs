@@ -1,8 +1,10 @@
 //! What a user of the chat relies on: messages arrive, once, in order, on all devices, also over a restart.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, in real time")]
 
 mod live;
+
+use std::time::{Duration, Instant};
 
 use live::{Live, Peer, drivers};
 use serde_json::{Value, json};
@@ -175,6 +177,22 @@ fn a_second_connection_of_a_device_takes_over() {
         assert_eq!(first.close_code(), 4003);
         second.say("a1", "@43", "still here");
         second.json_of("accepted");
+    }
+}
+
+#[test]
+fn a_login_that_arrives_late_on_an_abandoned_connection_takes_nothing_over() {
+    for driver in drivers() {
+        let live = Live::start(driver, |_| ());
+        let mut abandoned = live.upgraded("/ws", "holdfast.v1.json");
+        let accepted = Instant::now();
+        // Connections are told apart by tenths of a second.
+        live::eventually("the next one is younger", || accepted.elapsed() > Duration::from_millis(200));
+        let (mut phone, _) = live.session(42, "phone");
+        abandoned.send(&json!({"hello": {"token": live.token(42, "phone"), "device": "phone"}}));
+        assert_eq!(abandoned.close_code(), 4003);
+        phone.say("a1", "@43", "still here");
+        assert_eq!(text_of(&phone.json_of("event")), "still here");
     }
 }
 

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdfast_protocol::id::{ConversationId, DeviceId, Rev, UserId};
 use holdfast_router::{Key, RouteError, Router};
-use holdfast_storage::command::{ClientId, Command, Deliver, Delivery, SendMessage, SessionAddress};
+use holdfast_storage::command::{
+    ClientId, Command, Deliver, Delivery, Register, SendMessage, SessionAddress,
+};
 use holdfast_storage::{BUCKETS_US, Options, Workers};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -105,6 +107,11 @@ fn session(user: u64) -> SessionAddress {
     SessionAddress { shard: 0, connection: user }
 }
 
+fn register(user: u64, cursor: Option<Rev>) -> Command {
+    let (device, session) = (DeviceId(1), session(user));
+    Command::Register(Register { user: UserId(user), device, session, accepted_tick: 0, cursor })
+}
+
 /// Sends, and takes deliveries while the queue is full.
 fn submit(router: &Router<Command>, key: Key, mut command: Command, mut meanwhile: impl FnMut()) {
     while let Err(error) = router.send(key, command) {
@@ -133,12 +140,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut answered = 0;
         for user in 0..arguments.registrations {
             let user = 1_000_000_000 + user;
-            let register = Command::Register {
-                user: UserId(user),
-                device: DeviceId(1),
-                session: session(user),
-                cursor: None,
-            };
+            let register = register(user, None);
             submit(&router, Key::User(UserId(user)), register, || {
                 answered += deliveries.try_iter().count() as u64;
             });
@@ -157,26 +159,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     for user in 1..=2 * arguments.pairs {
-        let register = Command::Register {
-            user: UserId(user),
-            device: DeviceId(1),
-            session: session(user),
-            cursor: None,
-        };
-        submit(&router, Key::User(UserId(user)), register, || {});
+        submit(&router, Key::User(UserId(user)), register(user, None), || {});
     }
     let mut registered = 0;
     while registered < 2 * arguments.pairs {
         if let Delivery::Registered { session, cursor, head } = deliveries.recv()? {
             if cursor < head {
                 // An old directory: this one starts at the head.
-                let user = UserId(session.connection);
-                submit(
-                    &router,
-                    Key::User(user),
-                    Command::Register { user, device: DeviceId(1), session, cursor: Some(head) },
-                    || {},
-                );
+                let user = session.connection;
+                submit(&router, Key::User(UserId(user)), register(user, Some(head)), || {});
             } else {
                 registered += 1;
             }

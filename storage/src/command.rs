@@ -23,16 +23,7 @@ pub type ClientId = SmallVec<[u8; 24]>;
 #[derive(Debug)]
 pub enum Command {
     /// A session says who it is. Goes to the user's worker, which alone decides. Answer: `Registered` or `Refused`.
-    Register {
-        /// Who.
-        user: UserId,
-        /// Which installation.
-        device: DeviceId,
-        /// Where the session lives.
-        session: SessionAddress,
-        /// The last `rev` that the device says it has; `None`: what the server kept.
-        cursor: Option<Rev>,
-    },
+    Register(Register),
     /// The session is gone. Ignored when another session of the device has replaced it.
     Unregister {
         /// Who.
@@ -81,6 +72,23 @@ pub enum Command {
     },
     /// Finish what is in the queue, make it durable, and stop.
     Stop,
+}
+
+/// A session that says who it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Register {
+    /// Who.
+    pub user: UserId,
+    /// Which installation.
+    pub device: DeviceId,
+    /// Where the session lives.
+    pub session: SessionAddress,
+    /// When its connection was accepted, in tenths of a second of the process's monotonic clock. What a client wrote on
+    /// a connection that it has given up may arrive after its next connection has logged in: the older of two
+    /// connections never replaces the younger.
+    pub accepted_tick: u32,
+    /// The last `rev` that the device says it has; `None`: what the server kept.
+    pub cursor: Option<Rev>,
 }
 
 /// A message to be sent.
@@ -135,7 +143,8 @@ pub enum Delivery {
         /// Why.
         why: Refusal,
     },
-    /// Another session of the same device has taken over; close this one.
+    /// Another session of the same device has taken over, or had before this one came to be registered; close this
+    /// one.
     Replaced {
         /// Which session.
         session: SessionAddress,

@@ -1,7 +1,7 @@
 //! Who is connected: one record per session, in the worker that owns the user.
 //!
-//! A million users with one device each are in here, so a record has 40 bytes (asserted), lies in chunks that never
-//! move, and is found through a table of 4-byte indices: about 51 bytes per session all told (a test measures it).
+//! A million users with one device each are in here, so a record has 48 bytes (asserted), lies in chunks that never
+//! move, and is found through a table of 4-byte indices: about 59 bytes per session all told (a test measures it).
 //!
 //! The one invariant: **a live session has been handed every entry up to `last`, and `last` is its user's head.**
 
@@ -10,7 +10,7 @@ use std::hash::BuildHasher as _;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use holdfast_protocol::id::{DeviceId, Rev, UserId};
 
-use crate::command::SessionAddress;
+use crate::command::{Register, SessionAddress};
 
 /// How a session gets its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) user: UserId,
     pub(crate) device: DeviceId,
     connection: u64,
+    /// See [`Register::accepted_tick`].
+    accepted_tick: u32,
     /// The last entry that it was handed.
     pub(crate) last: Rev,
     /// The next session of the same user, or the next free record.
@@ -41,7 +43,7 @@ pub(crate) struct Session {
     pub(crate) mode: Mode,
 }
 
-const _: () = assert!(size_of::<Session>() == 40);
+const _: () = assert!(size_of::<Session>() == 48);
 
 const NONE: u32 = u32::MAX;
 const CHUNK: usize = 4096;
@@ -59,6 +61,8 @@ pub(crate) enum Registration {
     New,
     /// The device had this one; it is replaced.
     Replaces(SessionAddress),
+    /// The device has a session on a younger connection; that one stays.
+    Superseded,
     /// The user has as many devices as are allowed.
     TooMany,
 }
@@ -129,22 +133,24 @@ impl Sessions {
     /// Makes this the device's session.
     pub(crate) fn register(
         &mut self,
-        user: UserId,
-        device: DeviceId,
-        address: SessionAddress,
+        request: &Register,
         last: Rev,
         mode: Mode,
         most_devices: u16,
     ) -> Registration {
-        let SessionAddress { shard, connection } = address;
+        let &Register { user, device, session, accepted_tick, .. } = request;
+        let SessionAddress { shard, connection } = session;
         let first = self.first(user);
         let mut devices = 0;
         let mut index = first.unwrap_or(NONE);
         while index != NONE {
             let session = self.at_mut(index);
             if session.device == device {
+                if accepted_tick < session.accepted_tick {
+                    return Registration::Superseded;
+                }
                 let before = session.address();
-                *session = Session { connection, last, shard, mode, ..*session };
+                *session = Session { connection, accepted_tick, last, shard, mode, ..*session };
                 return Registration::Replaces(before);
             }
             devices += 1;
@@ -155,7 +161,8 @@ impl Sessions {
         }
         // Behind the first one, so that the table needs to change only for a user's first.
         let next = first.map_or(NONE, |first| self.at(first).next);
-        let index = self.allocate(Session { user, device, connection, last, next, shard, mode });
+        let index =
+            self.allocate(Session { user, device, connection, accepted_tick, last, next, shard, mode });
         match first {
             Some(first) => self.at_mut(first).next = index,
             None => {
@@ -240,7 +247,32 @@ mod tests {
     }
 
     fn register(sessions: &mut Sessions, user: u64, device: u64, connection: u64) -> Registration {
-        sessions.register(UserId(user), DeviceId(device), address(connection), Rev(0), Mode::Live, 3)
+        register_accepted(sessions, user, device, connection, 1)
+    }
+
+    fn register_accepted(
+        sessions: &mut Sessions,
+        user: u64,
+        device: u64,
+        connection: u64,
+        accepted_tick: u32,
+    ) -> Registration {
+        let (user, device, session) = (UserId(user), DeviceId(device), address(connection));
+        let request = Register { user, device, session, accepted_tick, cursor: None };
+        sessions.register(&request, Rev(0), Mode::Live, 3)
+    }
+
+    #[test]
+    fn the_older_of_two_connections_never_replaces_the_younger() {
+        let mut sessions = Sessions::default();
+        assert_eq!(register_accepted(&mut sessions, 1, 1, 10, 7), Registration::New);
+        assert_eq!(register_accepted(&mut sessions, 1, 1, 11, 6), Registration::Superseded);
+        assert!(!sessions.unregister(UserId(1), address(11)), "11 never was the device's session");
+        assert_eq!(register_accepted(&mut sessions, 1, 1, 12, 7), Registration::Replaces(address(10)));
+        assert_eq!(register_accepted(&mut sessions, 1, 2, 13, 6), Registration::New, "another device");
+        // What a session has left behind counts no more.
+        assert!(sessions.unregister(UserId(1), address(12)));
+        assert_eq!(register_accepted(&mut sessions, 1, 1, 11, 6), Registration::New);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use holdfast_protocol::id::{ConversationId, DeviceId, Rev, Snowflake, UserId};
 use holdfast_router::{Key, RouteError};
 use holdfast_storage::check::{check, stats};
-use holdfast_storage::command::{ClientId, Command, Deliver, Delivery, Refusal, SendMessage, SessionAddress};
+use holdfast_storage::command::{
+    ClientId, Command, Deliver, Delivery, Refusal, Register, SendMessage, SessionAddress,
+};
 use holdfast_storage::{Clock, Options, Readiness, Running, StorageError, Workers};
 
 /// Long enough for a disk that is busy with something else.
@@ -76,7 +78,7 @@ impl Store {
     fn register(&self, user: u64, cursor: Option<u64>) {
         let (user, device) = (UserId(user), DeviceId::from_name("phone"));
         let cursor = cursor.map(Rev);
-        self.submit(Key::User(user), Command::Register { user, device, session: session(user.0), cursor });
+        self.submit(Key::User(user), register(user, device, cursor));
     }
 
     fn sync(&self, user: u64, after: Rev) {
@@ -110,6 +112,10 @@ impl Store {
 
 fn session(user: u64) -> SessionAddress {
     SessionAddress { shard: 0, connection: user }
+}
+
+fn register(user: UserId, device: DeviceId, cursor: Option<Rev>) -> Command {
+    Command::Register(Register { user, device, session: session(user.0), accepted_tick: 0, cursor })
 }
 
 fn options(directory: &tempfile::TempDir, databases: u16) -> Options {
@@ -239,9 +245,7 @@ fn a_full_queue_gives_commands_back_and_none_is_lost() {
     let (mut refused, total) = (0, 2_000);
     for n in 0..total {
         let user = UserId(n + 1);
-        let register =
-            |user| Command::Register { user, device: DeviceId(1), session: session(user.0), cursor: None };
-        while let Err(error) = router.send(Key::User(user), register(user)) {
+        while let Err(error) = router.send(Key::User(user), register(user, DeviceId(1), None)) {
             assert!(matches!(error, RouteError::Full { .. }));
             refused += 1;
             std::thread::yield_now();

@@ -25,7 +25,7 @@ use holdfast_protocol::id::{DeviceId, Rev, UserId};
 use holdfast_protocol::ws::{self, CloseCode, Opcode};
 use holdfast_reactor::Moment;
 use holdfast_router::Key;
-use holdfast_storage::command::{Command, Delivery, Refusal, SendMessage, SessionAddress};
+use holdfast_storage::command::{Command, Delivery, Refusal, Register, SendMessage, SessionAddress};
 use prost::Message as _;
 use smallvec::SmallVec;
 
@@ -66,6 +66,8 @@ pub struct Context<'a> {
     pub rules: &'a SessionRules,
     /// Checks tokens.
     pub tokens: &'a dyn VerifyToken,
+    /// When the connection was accepted; see [`Register::accepted_tick`].
+    pub accepted_tick: u32,
     /// Where what happens is counted.
     pub counters: &'a ShardCounters,
     /// Bytes that wait for the peer already, those in `out` included.
@@ -208,6 +210,7 @@ impl Session {
         claims: &Claims,
         device: Rc<Device>,
         session: SessionAddress,
+        accepted_tick: u32,
         cursor: Option<Rev>,
     ) -> Outcome {
         let id = device.id;
@@ -215,8 +218,8 @@ impl Session {
         self.device = Some(device);
         self.expires_s = u32::try_from(claims.expires_at).unwrap_or(u32::MAX);
         self.state = State::Registering;
-        let command = Command::Register { user: self.user, device: id, session, cursor };
-        Outcome::Submit(Key::User(self.user), command)
+        let request = Register { user: self.user, device: id, session, accepted_tick, cursor };
+        Outcome::Submit(Key::User(self.user), Command::Register(request))
     }
 
     /// What the worker must be told when the connection is gone.
@@ -329,7 +332,7 @@ impl Session {
             self.write_error(context, error.code(), &error.to_string(), 0, "");
             return close::UNAUTHORIZED.into();
         }
-        self.log_in(&claims, devices.share(name), session, hello.cursor.map(Rev))
+        self.log_in(&claims, devices.share(name), session, context.accepted_tick, hello.cursor.map(Rev))
     }
 
     fn handle_send(

@@ -84,6 +84,8 @@ pub(crate) struct Connection {
     pub(crate) generation: u32,
     /// When the peer was last heard from, in ticks of the driver's clock.
     pub(crate) heard_tick: u32,
+    /// When it was accepted, in the same ticks.
+    pub(crate) accepted_tick: u32,
     pub(crate) decoder: Decoder,
     pub(crate) rare: Option<Box<Rare>>,
     pub(crate) phase: Phase,

@@ -91,11 +91,18 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         // come back at once.
         let spread_ms = within.as_millis().clamp(1, 600_000) as u32;
         let after_ms = spread_ms / 2 + index.wrapping_mul(2_654_435_761) % spread_ms;
-        if let Some(Connection { phase: Phase::Chat(session), .. }) = self.table.get(id)
+        if let Some(Connection { phase: Phase::Chat(session), accepted_tick, .. }) = self.table.get(id)
             && let Some(output) = self.driver.output(id)
         {
-            let mut context =
-                context_of(self.now, &self.rules, &self.shared, &self.counters, output, &mut self.scratch);
+            let mut context = context_of(
+                self.now,
+                &self.rules,
+                &self.shared,
+                &self.counters,
+                *accepted_tick,
+                output,
+                &mut self.scratch,
+            );
             session.write_drain(after_ms, &mut context);
         }
     }

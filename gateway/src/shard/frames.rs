@@ -116,6 +116,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                         &self.rules,
                         &self.shared,
                         &self.counters,
+                        connection.accepted_tick,
                         output,
                         &mut self.scratch,
                     );

@@ -194,11 +194,14 @@ impl<D: Driver, B: Backend> Shard<D, B> {
 
     fn begin_chat(&mut self, id: ConnectionId, format: Format, claims: Option<Claims>, rest: &mut [u8]) {
         let address = self.address(id);
+        let Some(accepted_tick) = self.table.get(id).map(|connection| connection.accepted_tick) else {
+            return;
+        };
         let mut session = Session::anonymous(format);
         let outcome = match &claims {
             Some(claims) => {
                 let device = self.devices.share(claims.device.as_deref().unwrap_or_default());
-                session.log_in(claims, device, address, None)
+                session.log_in(claims, device, address, accepted_tick, None)
             }
             None => Outcome::Nothing,
         };

@@ -305,6 +305,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let connection = Connection {
             generation: id.generation,
             heard_tick: tick_of(self.now),
+            accepted_tick: tick_of(self.now),
             decoder: Decoder::new(Role::Server),
             rare: None,
             phase: Phase::Head,
@@ -419,6 +420,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                             &self.rules,
                             &self.shared,
                             &self.counters,
+                            connection.accepted_tick,
                             output,
                             &mut self.scratch,
                         );
@@ -490,6 +492,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                     &self.rules,
                     &self.shared,
                     &self.counters,
+                    connection.accepted_tick,
                     output,
                     &mut self.scratch,
                 );
@@ -528,7 +531,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
 
     /// Hands a command to its worker; false when the connection's next bytes must wait.
     fn submit(&mut self, id: ConnectionId, key: Key, command: Command) -> bool {
-        let registers = matches!(command, Command::Register { .. });
+        let registers = matches!(command, Command::Register(_));
         if registers {
             self.pause(id, Paused::REGISTERING);
         }
@@ -714,6 +717,7 @@ fn context_of<'a>(
     rules: &'a ShardRules,
     shared: &'a Shared,
     counters: &'a ShardCounters,
+    accepted_tick: u32,
     output: &'a mut Output,
     scratch: &'a mut Vec<u8>,
 ) -> Context<'a> {
@@ -722,6 +726,7 @@ fn context_of<'a>(
         wall_ms: wall_ms(shared, now),
         rules: &rules.session,
         tokens: &*shared.tokens,
+        accepted_tick,
         counters,
         unsent_bytes: output.unsent_bytes(),
         out: output.buffer(),

@@ -49,7 +49,7 @@ use hashbrown::HashMap;
 use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq, Snowflake, UserId};
 use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 
-use crate::command::{ClientId, Command, Delivery, Refusal, SessionAddress};
+use crate::command::{ClientId, Command, Delivery, Refusal, Register, SessionAddress};
 use crate::engine::{Batch, Store, StoreError, Table};
 use crate::heads::Heads;
 use crate::layout::{self, Fingerprint, Known};
@@ -164,7 +164,7 @@ struct Wanted {
 enum Pending {
     Answer(SessionAddress, Delivery),
     Event { user: UserId, rev: Rev, entry: Bytes },
-    Register { user: UserId, device: DeviceId, session: SessionAddress, cursor: Option<Rev> },
+    Register(Register),
     Unregister { user: UserId, session: SessionAddress },
     Sync { session: SessionAddress, wanted: Wanted },
     Ack { user: UserId, device: DeviceId, session: SessionAddress, rev: Rev },
@@ -359,13 +359,11 @@ impl<S: Store> Worker<S> {
             Command::Stop => return,
             Command::Send(message) if owned => return self.decide_send(message),
             Command::Send(message) => moved(message.session, Some(message.client_id.clone())),
-            &Command::Register { session, .. } if !owned => {
+            &Command::Register(Register { session, .. }) if !owned => {
                 Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
             }
             &Command::Sync { session, .. } | &Command::Ack { session, .. } if !owned => moved(session, None),
-            &Command::Register { user, device, session, cursor } => {
-                Pending::Register { user, device, session, cursor }
-            }
+            &Command::Register(request) => Pending::Register(request),
             // Whoever owns the user now has no such session, so an unregistration may be wrong here without harm.
             &Command::Unregister { user, device: _, session } => Pending::Unregister { user, session },
             &Command::Sync { user, session, after, limit } => {
@@ -493,9 +491,7 @@ impl<S: Store> Worker<S> {
             match pending {
                 Pending::Answer(session, delivery) => self.lanes.answer(session.shard, delivery, effects),
                 Pending::Event { user, rev, entry } => self.hand_out(user, rev, &entry, effects),
-                Pending::Register { user, device, session, cursor } => {
-                    self.register(user, device, session, cursor, effects);
-                }
+                Pending::Register(request) => self.register(&request, effects),
                 Pending::Unregister { user, session } => self.unregister(user, session),
                 Pending::Sync { session, wanted } => self.want_page(session, wanted),
                 Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),

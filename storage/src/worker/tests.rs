@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_router::{Epoch, SliceId};
 
 use super::*;
-use crate::command::{FanOut, SendMessage};
+use crate::command::{FanOut, Register, SendMessage};
 use crate::engine::memory::{Fault, Memory};
 
 const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
@@ -180,13 +180,14 @@ fn send_in(conversation: ConversationId, from: u64, client_id: &str, body: &[u8]
 }
 
 fn register(user: u64, device: u64, cursor: Option<u64>) -> (RouteKey, Command) {
-    let register = Command::Register {
+    let register = Register {
         user: UserId(user),
         device: DeviceId(device),
         session: session(user, device),
+        accepted_tick: 1,
         cursor: cursor.map(Rev),
     };
-    (RouteKey::User(UserId(user)), register)
+    (RouteKey::User(UserId(user)), Command::Register(register))
 }
 
 fn sync(user: u64, device: u64, after: u64, limit: u32) -> (RouteKey, Command) {
@@ -388,9 +389,14 @@ fn a_device_has_one_session_and_a_user_ten_devices() {
     }
     assert_eq!(words(&house.run(vec![register(1, 11, None)])), ["1.11 refused TooManyDevices"]);
     let (key, mut again) = register(1, 3, None);
-    let Command::Register { session: new, .. } = &mut again else { unreachable!() };
-    *new = session(1, 99);
+    let Command::Register(request) = &mut again else { unreachable!() };
+    request.session = session(1, 99);
     assert_eq!(words(&house.run(vec![(key, again)])), ["1.3 replaced", "1.99 registered 0/0"]);
+    // What the device wrote on a connection that it had given up before arrives late.
+    let (key, mut late) = register(1, 3, None);
+    let Command::Register(request) = &mut late else { unreachable!() };
+    (request.session, request.accepted_tick) = (session(1, 98), 0);
+    assert_eq!(words(&house.run(vec![(key, late)])), ["1.98 replaced"]);
     // The replaced session says goodbye late: that is nobody's session any more.
     let late = Command::Unregister { user: UserId(1), device: DeviceId(3), session: session(1, 3) };
     house.run(vec![(key, late)]);

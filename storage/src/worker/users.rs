@@ -7,7 +7,7 @@ use bytes::Bytes;
 use holdfast_protocol::id::{DeviceId, Rev, UserId};
 
 use super::{Effects, Wanted, Worker};
-use crate::command::{Delivery, Refusal, SessionAddress};
+use crate::command::{Delivery, Refusal, Register, SessionAddress};
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::layout;
 use crate::sessions::{Mode, Registration};
@@ -19,37 +19,17 @@ const DOUBTS_PER_TURN: u32 = 1_000;
 type Entries = Vec<(Rev, Bytes)>;
 
 impl<S: Store> Worker<S> {
-    pub(super) fn register(
-        &mut self,
-        user: UserId,
-        device: DeviceId,
-        session: SessionAddress,
-        cursor: Option<Rev>,
-        effects: &mut impl Effects,
-    ) {
-        let delivery = match self.try_register(user, device, session, cursor) {
-            Ok((replaced, cursor, head)) => {
-                if let Some(before) = replaced.filter(|&before| before != session) {
-                    self.wanted_pages.remove(&before);
-                    self.lanes.answer(before.shard, Delivery::Replaced { session: before }, effects);
-                }
-                Delivery::Registered { session, cursor, head }
-            }
-            Err(why) => {
-                self.counters.refused.add(1);
-                Delivery::Refused { session, why }
-            }
-        };
+    pub(super) fn register(&mut self, request: &Register, effects: &mut impl Effects) {
+        let session = request.session;
+        let delivery = self.try_register(request, effects).unwrap_or_else(|why| {
+            self.counters.refused.add(1);
+            Delivery::Refused { session, why }
+        });
         self.lanes.answer(session.shard, delivery, effects);
     }
 
-    fn try_register(
-        &mut self,
-        user: UserId,
-        device: DeviceId,
-        session: SessionAddress,
-        cursor: Option<Rev>,
-    ) -> Result<(Option<SessionAddress>, Rev, Rev), Refusal> {
+    fn try_register(&mut self, request: &Register, effects: &mut impl Effects) -> Result<Delivery, Refusal> {
+        let &Register { user, device, session, cursor, .. } = request;
         let head = self.head(user).map_err(|error| self.unreadable(&error))?;
         let cursor = match cursor {
             Some(cursor) => cursor,
@@ -66,11 +46,16 @@ impl<S: Store> Worker<S> {
         }
         let mode = if cursor == head { Mode::Live } else { Mode::Paging };
         let most = self.identity.limits.devices;
-        match self.sessions.register(user, device, session, cursor, mode, most) {
-            Registration::New => Ok((None, cursor, head)),
-            Registration::Replaces(before) => Ok((Some(before), cursor, head)),
-            Registration::TooMany => Err(Refusal::TooManyDevices),
+        match self.sessions.register(request, cursor, mode, most) {
+            Registration::TooMany => return Err(Refusal::TooManyDevices),
+            Registration::Superseded => return Ok(Delivery::Replaced { session }),
+            Registration::Replaces(before) if before != session => {
+                self.wanted_pages.remove(&before);
+                self.lanes.answer(before.shard, Delivery::Replaced { session: before }, effects);
+            }
+            Registration::Replaces(_) | Registration::New => {}
         }
+        Ok(Delivery::Registered { session, cursor, head })
     }
 
     pub(super) fn unregister(&mut self, user: UserId, session: SessionAddress) {

@@ -11,7 +11,9 @@ use holdfast_protocol::chat::{self, entry};
 use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserId};
 use holdfast_router::{Key, RouteError};
 use holdfast_storage::check::check;
-use holdfast_storage::command::{ClientId, Command, Deliver, Delivery, Refusal, SendMessage, SessionAddress};
+use holdfast_storage::command::{
+    ClientId, Command, Deliver, Delivery, Refusal, Register, SendMessage, SessionAddress,
+};
 use holdfast_storage::{Options, Readiness, Running, StorageError, Workers};
 use prost::Message as _;
 
@@ -251,7 +253,8 @@ impl Store {
     fn inbox(&mut self, user: u64, at_least: usize) -> Vec<chat::Message> {
         let (device, mine, key) = (DeviceId::from_name("phone"), session(user), Key::User(UserId(user)));
         let user = UserId(user);
-        self.submit(key, Command::Register { user, device, session: mine, cursor: Some(Rev(0)) });
+        let request = Register { user, device, session: mine, accepted_tick: 0, cursor: Some(Rev(0)) };
+        self.submit(key, Command::Register(request));
         let mut inbox: Vec<chat::Message> = Vec::new();
         let mut is_live = false;
         while !is_live || inbox.len() < at_least {

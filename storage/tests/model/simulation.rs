@@ -9,7 +9,9 @@ use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, Snowf
 use holdfast_router::{Assignment, Envelope, Key, WorkerId};
 use holdfast_storage::Limits;
 use holdfast_storage::check::Checker;
-use holdfast_storage::command::{ClientId, Command, Delivery, Refusal, SendMessage, SessionAddress};
+use holdfast_storage::command::{
+    ClientId, Command, Delivery, Refusal, Register, SendMessage, SessionAddress,
+};
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
 pub(crate) use memory::Fault;
@@ -383,7 +385,10 @@ impl Simulation {
         it.live = false;
         let (user, device) = (it.user, it.id);
         let cursor = (!forgets).then_some(it.last);
-        self.submit(Key::User(user), Command::Register { user, device, session, cursor });
+        self.submit(
+            Key::User(user),
+            Command::Register(Register { user, device, session, accepted_tick: 0, cursor }),
+        );
     }
 
     fn disconnect(&mut self, device: usize) {
