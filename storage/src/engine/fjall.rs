@@ -75,6 +75,7 @@ pub struct Fjall {
 }
 
 struct Open {
+    mark: journal::Mark,
     tables: [Keyspace; Table::ALL.len()],
     database: Database,
 }
@@ -191,7 +192,9 @@ impl Open {
                 |error: io::Error| StoreError::Open { path: config.path.clone(), cause: error.to_string() };
             sync_directories(&config.path).map_err(failed)
         };
-        journal::settle(&config.path)?;
+        let mark = journal::Mark::load_or_create(&config.path)
+            .map_err(|error| StoreError::Open { path: config.path.clone(), cause: error.to_string() })?;
+        journal::settle(&config.path, &mark)?;
         // What a killed process had renamed or removed without syncing is about to be relied upon.
         sync()?;
         let database = Database::builder(&config.path)
@@ -212,7 +215,7 @@ impl Open {
         // made again, empty.
         sync()?;
         let tables = tables.try_into().unwrap_or_else(|_| unreachable!("one keyspace per table was opened"));
-        Ok(Self { tables, database })
+        Ok(Self { mark, tables, database })
     }
 }
 
@@ -307,8 +310,9 @@ impl Store for Fjall {
         self.wait_for_background(open);
         let started = now();
         let mode = if SYNC_BEFORE_ACK { PersistMode::SyncAll } else { PersistMode::Buffer };
-        let mut writes = fjall::OwnedWriteBatch::with_capacity(open.database.clone(), batch.writes().len())
-            .durability(Some(mode));
+        let mut writes =
+            fjall::OwnedWriteBatch::with_capacity(open.database.clone(), batch.writes().len() + 1)
+                .durability(Some(mode));
         for write in batch.writes() {
             let table = &open.tables[write.table as usize];
             match &write.value {
@@ -316,6 +320,8 @@ impl Store for Fjall {
                 None => writes.remove(table, write.key.as_slice()),
             }
         }
+        let (key, value) = open.mark.record();
+        writes.insert(&open.tables[Table::State as usize], key, value);
         writes.commit().map_err(|error| self.failed(&error))?;
         Ok(started.elapsed())
     }
@@ -336,7 +342,14 @@ impl Store for Fjall {
             // The engine is poisoned. All that was promised is in its journal: open it again.
             // Should that fail, it is tried again; until then there is nothing to read from.
             self.open = None;
-            self.open = Some(Open::new(&self.config)?);
+            match Open::new(&self.config) {
+                Ok(open) => self.open = Some(open),
+                Err(error @ StoreError::Open { .. }) => {
+                    tracing::warn!(%error, "there is room on the disk again, but the database does not open yet");
+                    return Err(self.full());
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.state = State::Good;
         Ok(())

@@ -5,6 +5,10 @@
 //! nobody was promised anything: it is cut off here, whatever pages of it the disk kept. If an intact batch *follows*
 //! the broken one, then data that was durable has been damaged, and opening must not go on as if it had never been.
 //!
+//! Values are what users wrote, and a user could write what looks like an intact batch. So each of ours carries the
+//! [`Mark`] of its database, 16 random bytes that nobody else knows: what follows a broken batch without it is only
+//! the inside of that batch.
+//!
 //! The last batch may also be whole and yet not durable, when the process was killed, or its fsync failed, after the
 //! bytes had been written: they are in the page cache, where this process reads them and answers from them. So the last
 //! batch is written once more, over itself, and synced. Syncing alone would do after a kill, but not after a failed
@@ -19,7 +23,7 @@
 //! ```
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -32,15 +36,57 @@ const TRAILER: [u8; 4] = *b"FJL\x03";
 /// No value that we write is longer: a length above this is not one.
 const MOST_VALUE_BYTES: u32 = 256 * 1024 * 1024;
 
+/// Where the mark stands in each batch: no key of a worker begins with a zero.
+const MARK_KEY: &[u8] = b"\0journal-mark";
+const MARK_FILE: &str = "journal-mark";
+const MARK_BYTES: usize = 16;
+
+/// What tells the batches of a database from what its users may write; see the module's doc.
+#[derive(Debug, Clone)]
+pub(super) struct Mark([u8; MARK_BYTES]);
+
+impl Mark {
+    /// The database's own, made when there is none. The caller syncs the directory before the first commit.
+    pub(super) fn load_or_create(directory: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let path = directory.join(MARK_FILE);
+        match std::fs::read(&path) {
+            // One that is cut short was never used: a process died over it.
+            Ok(bytes) => {
+                if let Ok(mark) = bytes.try_into() {
+                    return Ok(Self(mark));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut mark = [0; MARK_BYTES];
+        getrandom::fill(&mut mark).map_err(io::Error::other)?;
+        let mut file = File::create(&path)?;
+        file.write_all(&mark)?;
+        file.sync_all()?;
+        Ok(Self(mark))
+    }
+
+    /// The record that stands in each batch.
+    pub(super) fn record(&self) -> (&'static [u8], &[u8]) {
+        (MARK_KEY, &self.0)
+    }
+
+    fn is(&self, payload: &[u8]) -> bool {
+        payload.strip_prefix(MARK_KEY) == Some(&self.0)
+    }
+}
+
 /// Cuts a torn last batch off the newest journal of the database in `directory`, if there is one, and makes durable what
 /// is left of it.
-pub(super) fn settle(directory: &Path) -> Result<(), StoreError> {
+pub(super) fn settle(directory: &Path, mark: &Mark) -> Result<(), StoreError> {
     let failed =
         |path: &Path, error: &io::Error| StoreError::Open { path: path.into(), cause: error.to_string() };
     let journals = journals(directory).map_err(|error| failed(directory, &error))?;
     let newest = journals.last().cloned();
     for path in journals {
-        let (tail, last_batch) = inspect(&path).map_err(|error| failed(&path, &error))?;
+        let (tail, last_batch) = inspect(&path, mark).map_err(|error| failed(&path, &error))?;
         let is_newest = Some(&path) == newest.as_ref();
         match tail {
             Tail::Clean => {}
@@ -98,17 +144,17 @@ fn cut(path: &Path, position: u64) -> io::Result<()> {
 enum Tail {
     /// Whole batches, then nothing but zeros.
     Clean,
-    /// Something follows the last whole batch, and it contains no whole batch.
+    /// Something follows the last whole batch, and it contains no whole batch of ours.
     Torn { position: u64 },
-    /// Whole batches follow something that is none.
+    /// Whole batches of ours follow something that is none.
     Damaged { position: u64 },
 }
 
 /// How a journal ends, and where its last whole batch is.
-fn inspect(path: &Path) -> io::Result<(Tail, Range<u64>)> {
+fn inspect(path: &Path, mark: &Mark) -> io::Result<(Tail, Range<u64>)> {
     let mut file = BufReader::with_capacity(256 * 1024, File::open(path)?);
     let (mut last_batch, mut position) = (0..0, 0);
-    while let Some(bytes) = batch(&mut file)? {
+    while let Some(Whole { bytes, .. }) = batch(&mut file, mark)? {
         last_batch = position..position + bytes;
         position += bytes;
     }
@@ -147,19 +193,26 @@ fn inspect(path: &Path) -> io::Result<(Tail, Range<u64>)> {
     }
     for candidate in candidates {
         file.seek(SeekFrom::Start(candidate))?;
-        if batch(&mut file)?.is_some() {
+        if batch(&mut file, mark)?.is_some_and(|whole| whole.is_marked) {
             return Ok((Tail::Damaged { position }, last_batch));
         }
     }
     Ok((Tail::Torn { position }, last_batch))
 }
 
-/// Reads one whole batch and says how many bytes it has; `None` when what follows is not one.
-fn batch(file: &mut impl Read) -> io::Result<Option<u64>> {
+/// A batch that is all there.
+struct Whole {
+    bytes: u64,
+    /// It carries the database's mark.
+    is_marked: bool,
+}
+
+/// Reads one whole batch; `None` when what follows is not one.
+fn batch(file: &mut impl Read, mark: &Mark) -> io::Result<Option<Whole>> {
     let Some(start) = exactly::<13>(file)? else { return Ok(None) };
     let [0x01, items @ .., _, _, _, _, _, _, _, _] = start else { return Ok(None) };
     let items = u32::from_le_bytes(items);
-    let mut bytes = 13;
+    let (mut bytes, mut is_marked) = (13, false);
     let mut hasher = Xxh3::new();
     let mut payload = Vec::new();
     for _ in 0..items {
@@ -180,6 +233,7 @@ fn batch(file: &mut impl Read) -> io::Result<Option<u64>> {
                 }
                 hasher.update(&head);
                 hasher.update(&payload);
+                is_marked |= mark.is(&payload);
                 bytes += 21 + payload_bytes;
             }
             [0x04] => {
@@ -193,7 +247,7 @@ fn batch(file: &mut impl Read) -> io::Result<Option<u64>> {
     let Some(end) = exactly::<13>(file)? else { return Ok(None) };
     let [0x03, sum @ .., t0, t1, t2, t3] = end else { return Ok(None) };
     let whole = [t0, t1, t2, t3] == TRAILER && u64::from_le_bytes(sum) == hasher.digest();
-    Ok(whole.then_some(bytes + 13))
+    Ok(whole.then_some(Whole { bytes: bytes + 13, is_marked }))
 }
 
 /// `None` at the end of the file.
@@ -225,8 +279,10 @@ mod tests {
             store.commit(&write).unwrap();
             let mut file = BufReader::new(File::open(&path).unwrap());
             let mut end = 0;
-            while let Some(bytes) = batch(&mut file).unwrap() {
-                end += bytes;
+            let mark = Mark::load_or_create(directory).unwrap();
+            while let Some(whole) = batch(&mut file, &mark).unwrap() {
+                assert!(whole.is_marked, "each of ours is known by its mark");
+                end += whole.bytes;
             }
             ends.push(end);
         }
@@ -274,8 +330,42 @@ mod tests {
         torn.push(garbage);
         for bytes in torn {
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(inspect(&path).unwrap().0, Tail::Torn { position: ends[1] });
+            let mark = Mark::load_or_create(directory.path()).unwrap();
+            assert_eq!(inspect(&path, &mark).unwrap().0, Tail::Torn { position: ends[1] });
             assert_eq!(batches_after_reopening(directory.path()), [true, true, false]);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_a_user_wrote_is_no_batch() {
+        // What an empty batch looks like, and one with a record, each behind what looks like the end of another.
+        let record = [&[0x02, 0, 0][..], &[0; 8], &[1, 0], &[1, 0, 0, 0], &[1, 0, 0, 0], b"kv"].concat();
+        for items in [vec![], record] {
+            let mut hasher = Xxh3::new();
+            hasher.update(&items);
+            let count = u32::from(!items.is_empty()).to_le_bytes();
+            let start = [&TRAILER[..], &[0x01], &count, &[9; 8]].concat();
+            let forged = [&start[..], &items, &[0x03], &hasher.digest().to_le_bytes(), &TRAILER].concat();
+            let directory = tempfile::tempdir().unwrap();
+            let mut store = Fjall::open(config(directory.path())).unwrap();
+            let mark = Mark::load_or_create(directory.path()).unwrap();
+            let mut write = Batch::default();
+            write.put(Table::Inbox, Key::from_slice(b"before"), vec![1; 10].into());
+            store.commit(&write).unwrap();
+            let path = journals(directory.path()).unwrap().pop().unwrap();
+            let (_, before) = inspect(&path, &mark).unwrap();
+            let mut write = Batch::default();
+            write.put(Table::Inbox, Key::from_slice(b"forged"), forged.repeat(100).into());
+            write.put(Table::Inbox, Key::from_slice(b"later"), vec![1; 5_000].into());
+            store.commit(&write).unwrap();
+            drop(store);
+            let bytes = std::fs::read(&path).unwrap();
+            let (_, last) = inspect(&path, &mark).unwrap();
+            std::fs::write(&path, &bytes[..last.end as usize - 100]).unwrap();
+            assert_eq!(inspect(&path, &mark).unwrap().0, Tail::Torn { position: before.end });
+            let store = Fjall::open(config(directory.path())).expect("a torn write is nothing unusual");
+            assert!(store.get(Table::Inbox, b"before").unwrap().is_some());
+            assert!(store.get(Table::Inbox, b"forged").unwrap().is_none());
         }
     }
 
@@ -299,8 +389,9 @@ mod tests {
     fn a_clean_journal_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let (path, bytes, _) = three_batches(directory.path());
-        assert_eq!(inspect(&path).unwrap().0, Tail::Clean);
-        settle(directory.path()).unwrap();
+        let mark = Mark::load_or_create(directory.path()).unwrap();
+        assert_eq!(inspect(&path, &mark).unwrap().0, Tail::Clean);
+        settle(directory.path(), &mark).unwrap();
         assert!(std::fs::read(&path).unwrap() == bytes);
         assert_eq!(batches_after_reopening(directory.path()), [true, true, true]);
     }
