@@ -30,6 +30,11 @@ impl Cursors {
         *cursor = rev.max(*cursor);
     }
 
+    /// How many are not on disk yet.
+    pub(super) fn len(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// A device's cursor.
     pub(super) fn get(&self, store: &impl Store, user: UserId, device: DeviceId) -> Result<Rev, StoreError> {
         let dirty = self.dirty.get(&(user.0, device.0)).copied().unwrap_or_default();

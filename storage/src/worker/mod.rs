@@ -301,7 +301,11 @@ impl<S: Store> Worker<S> {
             || !self.untold.is_empty()
             || greetings
             || stalled;
-        let cursors = self.cursors.due_in_ms(now_ms, limits.cursor_delay_ms, limits.dirty_cursors);
+        let cursors = match self.health {
+            Health::Good => self.cursors.due_in_ms(now_ms, limits.cursor_delay_ms, limits.dirty_cursors),
+            // They wait for the disk, and `retry` asks it.
+            Health::Full | Health::Failed => None,
+        };
         let retry = retry.then_some(limits.retry_ms);
         match (retry, cursors) {
             (Some(one), Some(other)) => Some(one.min(other)),

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use holdfast_protocol::id::{DeviceId, Rev, UserId};
 
-use super::{Effects, Wanted, Worker};
+use super::{Effects, Health, Wanted, Worker};
 use crate::command::{Delivery, Refusal, Register, SessionAddress};
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::layout;
@@ -78,7 +78,13 @@ impl<S: Store> Worker<S> {
             return;
         }
         let why = match self.head(user) {
-            Ok(head) if rev <= head => return self.cursors.set(user, device, rev, self.now_ms),
+            Ok(head) if rev <= head => {
+                // Without a disk to write them to, no more are kept than one batch would take.
+                if self.health == Health::Good || self.cursors.len() < self.identity.limits.dirty_cursors {
+                    self.cursors.set(user, device, rev, self.now_ms);
+                }
+                return;
+            }
             Ok(_) => Refusal::CursorAhead,
             Err(error) => self.unreadable(&error),
         };
