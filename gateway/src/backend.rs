@@ -24,59 +24,80 @@ pub trait Backend {
     fn receive(&mut self, most: usize, deliveries: &mut Vec<Delivery>) -> bool;
 }
 
-/// Commands that one shard gathers in a turn at most.
+/// Commands for one worker that a shard gathers in a turn at most.
 const GATHERED_COMMANDS: usize = 1024;
 
 /// Workers of this process: commands through the router, deliveries through one lane per worker.
 ///
 /// Commands of a turn are gathered and go out together: a worker that sleeps is woken once per turn, and not by the
-/// first command only to find the next one missing.
+/// first command only to find the next one missing. Each worker's are gathered apart, so that one which is full, or
+/// still replays, holds up nobody else's.
 #[derive(Debug)]
 pub struct LocalBackend {
     router: Router<Command>,
-    gathered: VecDeque<(Key, Command)>,
+    /// By worker.
+    gathered: Vec<Gathered>,
     lanes: Vec<lane::Receiver<Delivery>>,
     next_lane: usize,
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    commands: VecDeque<(Key, Command)>,
+    /// The worker's queue was full in this turn; it is asked again in the next.
+    is_refused: bool,
+}
+
+impl Gathered {
+    /// Sends in order, as far as the worker has room; true when nothing is left.
+    fn send(&mut self, router: &Router<Command>) -> bool {
+        while let Some((key, command)) = self.commands.pop_front() {
+            if let Err(RouteError::Full { command, .. } | RouteError::Stopped { command, .. }) =
+                router.send(key, command)
+            {
+                self.commands.push_front((key, command));
+                self.is_refused = true;
+                return false;
+            }
+        }
+        true
+    }
 }
 
 impl LocalBackend {
     /// A backend over these lanes, one per worker.
     #[must_use]
     pub fn new(router: Router<Command>, lanes: Vec<lane::Receiver<Delivery>>) -> Self {
-        Self { router, gathered: VecDeque::new(), lanes, next_lane: 0 }
+        Self { router, gathered: Vec::new(), lanes, next_lane: 0 }
     }
 }
 
 impl Backend for LocalBackend {
     fn submit(&mut self, key: Key, command: Command) -> Result<(), Command> {
-        if self.gathered.len() >= GATHERED_COMMANDS {
-            self.flush();
-            if self.gathered.len() >= GATHERED_COMMANDS {
-                return Err(command);
-            }
+        let WorkerId(worker) = self.router.owner(key);
+        let worker = usize::from(worker);
+        if self.gathered.len() <= worker {
+            self.gathered.resize_with(worker + 1, Gathered::default);
         }
-        self.gathered.push_back((key, command));
+        let gathered = &mut self.gathered[worker];
+        let is_full = |gathered: &Gathered| gathered.commands.len() >= GATHERED_COMMANDS;
+        if is_full(gathered) && !gathered.is_refused {
+            gathered.send(&self.router);
+        }
+        if is_full(gathered) {
+            return Err(command);
+        }
+        gathered.commands.push_back((key, command));
         Ok(())
     }
 
     fn flush(&mut self) -> bool {
-        // Once a worker has refused a command, no later one for it may overtake.
-        let mut refused: Vec<WorkerId> = Vec::new();
-        for _ in 0..self.gathered.len() {
-            let Some((key, command)) = self.gathered.pop_front() else { break };
-            if !refused.is_empty() && refused.contains(&self.router.owner(key)) {
-                self.gathered.push_back((key, command));
-                continue;
-            }
-            match self.router.send(key, command) {
-                Ok(()) => {}
-                Err(RouteError::Full { worker, command } | RouteError::Stopped { worker, command }) => {
-                    refused.push(worker);
-                    self.gathered.push_back((key, command));
-                }
-            }
+        let mut is_all = true;
+        for gathered in &mut self.gathered {
+            is_all &= gathered.send(&self.router);
+            gathered.is_refused = false;
         }
-        self.gathered.is_empty()
+        is_all
     }
 
     fn receive(&mut self, most: usize, deliveries: &mut Vec<Delivery>) -> bool {
@@ -192,10 +213,14 @@ mod tests {
     #[test]
     fn what_is_gathered_has_a_limit() {
         let (mut backend, _queues) = backend(1);
+        let owner = |backend: &LocalBackend, user| backend.router.owner(Key::User(UserId(user)));
         let taken = (0..10_000).take_while(|&connection| {
             let (key, command) = unregister(42, connection);
             backend.submit(key, command).is_ok()
         });
         assert_eq!(taken.count(), GATHERED_COMMANDS + 1);
+        let elsewhere = (1..).find(|&user| owner(&backend, user) != owner(&backend, 42)).unwrap();
+        let (key, command) = unregister(elsewhere, 1);
+        backend.submit(key, command).expect("a full worker holds up its own commands alone");
     }
 }
