@@ -219,18 +219,20 @@ fn sends_have_a_burst_and_a_rate() {
             for n in 0..150 {
                 peer.say(&format!("a{n}"), "@43", "x");
             }
-            let mut accepted = 0;
-            loop {
+            // Each is answered; those that were taken only when they are durable.
+            let (mut accepted, mut refused) = (0, 0);
+            while accepted + refused < 150 {
                 let frame = peer.json();
                 if frame.get("accepted").is_some() {
                     accepted += 1;
                 } else if let Some(error) = frame.get("error") {
+                    refused += 1;
                     assert_eq!(error["code"], "rate_limited");
                     assert!((1..=50).contains(&error["retryAfterMs"].as_u64().unwrap()), "{error}");
-                    break;
                 }
             }
-            assert!(accepted <= 101);
+            // The burst, and what the rate has let through meanwhile.
+            assert!((100..=110).contains(&accepted), "{accepted} accepted");
         },
     );
 }
@@ -334,10 +336,19 @@ fn frames_that_break_rfc_6455_are_closed_with_its_codes() {
                 assert_eq!(peer.close_code(), code, "{what}");
                 assert_eq!(peer.end(), Got::End, "{what}, {:?}", live.config.driver);
             }
-            // 64 fragments are a message; this one is no JSON, which is the session's to say.
+            // 64 fragments are a message, and so are 256 KiB; these are no JSON, which is the session's to say.
             let (mut peer, _) = live.session(42, "phone");
             peer.write(&fragments(64));
             assert_eq!(peer.error(), "bad_frame");
+            peer.frame(Opcode::Text, &[b'x'; 256 << 10]);
+            assert_eq!(peer.error(), "bad_frame");
+            // Two frames within the limit are a message beyond it.
+            let half =
+                [&[0x01, 0xff][..], &(128u64 << 10).to_be_bytes(), &[0; 4], &[b'x'; 128 << 10]].concat();
+            let rest = [&[0x80, 0xff][..], &((128u64 << 10) + 1).to_be_bytes(), &[0; 4]].concat();
+            peer.write(&half);
+            peer.write(&rest);
+            assert_eq!(peer.close_code(), 1009);
         },
     );
 }
@@ -398,7 +409,7 @@ fn a_reset_in_any_state_leaves_nothing_behind() {
     on_each(
         |config| config.bench_endpoints = true,
         |live| {
-            let states: [(&str, MakePeer); 7] = [
+            let states: [(&str, MakePeer); 12] = [
                 ("connected", |live| live.connect()),
                 ("half a head", |live| {
                     let mut peer = live.connect();
@@ -421,6 +432,42 @@ fn a_reset_in_any_state_leaves_nothing_behind() {
                 ("closing", |live| {
                     let (mut peer, _) = live.session(42, "phone");
                     peer.frame(Opcode::Close, &[0x03, 0xe8]);
+                    peer
+                }),
+                ("being thrown out", |live| {
+                    let (mut peer, _) = live.session(42, "phone");
+                    peer.write(&[0xc1, 0x80, 0, 0, 0, 0]);
+                    peer
+                }),
+                ("asking for a page", |live| {
+                    let (mut peer, _) = live.session(42, "phone");
+                    peer.send(&json!({"sync": {"after": "0"}}));
+                    peer
+                }),
+                ("sending", |live| {
+                    let (mut peer, _) = live.session(42, "phone");
+                    peer.say("never read", "@43", "x");
+                    peer
+                }),
+                ("paused for its output", |live| {
+                    let mut peer = live.upgraded("/echo", "");
+                    peer.stream.set_nonblocking(true).unwrap();
+                    let mut frame = Vec::new();
+                    holdfast_protocol::ws::encode_frame(
+                        &mut frame,
+                        Opcode::Binary,
+                        &[b'x'; 64 << 10],
+                        Some([9; 4]),
+                    );
+                    let mut written = 0;
+                    while let Ok(count) = peer.stream.write(&frame[written % frame.len()..]) {
+                        written += count;
+                    }
+                    peer
+                }),
+                ("being served by hyper", |live| {
+                    let mut peer = live.connect();
+                    peer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
                     peer
                 }),
             ];
@@ -519,6 +566,7 @@ fn a_chat_peer_that_does_not_read_its_answers_is_not_read_either() {
         |live| {
             let (mut peer, _) = live.session(42, "phone");
             peer.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            rustix::net::sockopt::set_socket_recv_buffer_size(&peer.stream, 16 << 10).unwrap();
             let mut frame = Vec::new();
             // Long ones, so that few of them fill the socket's buffers once they are not read.
             let ping = format!("{:2048}", r#"{"ping":{}}"#);
@@ -544,7 +592,7 @@ fn a_chat_peer_that_does_not_read_its_answers_is_not_read_either() {
             assert!((1..=whole / 2).contains(&pongs), "{pongs} pongs to {whole} pings");
             // And it is read again.
             peer.write(&frame[written % frame.len()..]);
-            assert_eq!(peer.error(), "rate_limited");
+            peer.json();
         },
     );
 }

@@ -4,6 +4,7 @@
 
 mod live;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use live::{Live, Peer, drivers};
@@ -181,6 +182,41 @@ fn a_second_connection_of_a_device_takes_over() {
 }
 
 #[test]
+fn a_server_that_goes_away_says_when_to_come_back() {
+    for driver in drivers() {
+        let live = Live::start(driver, |_| ());
+        let mut peers: Vec<_> = (0..20).map(|n| live.session(100 + n, "phone").0).collect();
+        peers[0].say("a1", "@101", "goodbye");
+        peers[0].json_of("accepted");
+        let stopping = std::thread::spawn(move || live.stop(Duration::from_secs(2)));
+        let mut delays_ms = BTreeSet::new();
+        for peer in &mut peers {
+            delays_ms.insert(peer.json_of("drain")["afterMs"].as_u64().unwrap());
+            assert_eq!(peer.close_code(), 1012);
+        }
+        let is_spread = delays_ms.len() >= 10 && delays_ms.iter().all(|ms| (1_000..3_000).contains(ms));
+        assert!(is_spread, "each of a shard has a moment of its own: {delays_ms:?}");
+        drop(peers);
+        stopping.join().unwrap();
+    }
+}
+
+#[test]
+fn idle_sessions_cause_no_turns() {
+    for driver in drivers() {
+        let live = Live::start(driver, |_| ());
+        let mut held: Vec<_> = (0..50).map(|n| live.session(100 + n, "phone").0).collect();
+        let before = live.metric("holdfast_shard_turns_total");
+        held[0].stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let nothing = held[0].read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(nothing, Err(std::io::ErrorKind::WouldBlock), "nobody says anything");
+        // What is left are those that asking takes.
+        let turns = live.metric("holdfast_shard_turns_total") - before;
+        assert!(turns <= 20.0, "{turns} turns in a second");
+    }
+}
+
+#[test]
 fn a_login_that_arrives_late_on_an_abandoned_connection_takes_nothing_over() {
     for driver in drivers() {
         let live = Live::start(driver, |_| ());
@@ -193,6 +229,26 @@ fn a_login_that_arrives_late_on_an_abandoned_connection_takes_nothing_over() {
         assert_eq!(abandoned.close_code(), 4003);
         phone.say("a1", "@43", "still here");
         assert_eq!(text_of(&phone.json_of("event")), "still here");
+    }
+}
+
+#[test]
+fn an_old_connection_that_upgrades_late_is_as_good_as_a_new_one() {
+    for driver in drivers() {
+        let live = Live::start(driver, |_| ());
+        // As a proxy does that keeps its connections alive.
+        let mut kept = live.connect();
+        kept.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(kept.answer().0, 200);
+        let accepted = Instant::now();
+        live::eventually("the next one is younger", || accepted.elapsed() > Duration::from_millis(200));
+        let (mut first, _) = live.session(42, "phone");
+        kept.skip_body();
+        let subprotocols = format!("holdfast.v1.json, bearer.{}", live.token(42, "phone"));
+        kept.write(live::upgrade_request("/ws", &subprotocols, "").as_bytes());
+        assert_eq!(kept.answer().0, 101);
+        kept.json_of("welcome");
+        assert_eq!(first.close_code(), 4003);
     }
 }
 

@@ -8,7 +8,7 @@ use holdfast_protocol::ws::Role;
 use holdfast_reactor::{ConnectionId, Driver};
 
 use super::Shard;
-use super::connection::{Paused, Phase};
+use super::connection::{Paused, Phase, tick_of};
 use crate::api::pipe::{Advance, OUTBOUND_BYTES, PipeState, Then};
 use crate::backend::Backend;
 
@@ -65,9 +65,16 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let Some(connection) = self.table.get(id) else { return };
         let Phase::Http(pipe) = std::mem::replace(&mut connection.phase, Phase::Head) else { return };
         connection.decoder = Decoder::new(Role::Server);
+        // Whoever upgrades now is there now, however long the connection has been kept alive.
+        connection.accepted_tick = tick_of(self.now);
         let mut bytes = pipe.into_upgrade();
+        // What arrived while the pipe was full comes behind what the pipe gives back.
+        if let Some(rare) = &mut connection.rare {
+            bytes.append(&mut rare.unread);
+        }
+        connection.tidy();
         self.timers.set(id.index, self.now.after(self.rules.handshake));
-        self.go_on(id, Paused::HTTP);
         self.process_head(id, &mut bytes);
+        self.go_on(id, Paused::HTTP);
     }
 }
