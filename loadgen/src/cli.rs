@@ -59,7 +59,7 @@ pub enum Mode {
     Autobahn(AutobahnArgs),
 }
 
-/// Where the report goes.
+/// Where the report goes. `million` writes both files in any case, under names of its own when none are given.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Report")]
 pub struct OutputArgs {
@@ -387,6 +387,19 @@ pub struct MillionArgs {
     /// Report.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl MillionArgs {
+    /// Where the reports go: under names of their own, in the current directory, when none were given.
+    #[must_use]
+    pub fn reports(&self) -> OutputArgs {
+        let or_own = |path: &Option<PathBuf>, own: &str| path.clone().or_else(|| Some(own.into()));
+        OutputArgs {
+            json: or_own(&self.output.json, "holdfast-million.json"),
+            html: or_own(&self.output.html, "holdfast-million.html"),
+            quiet: self.output.quiet,
+        }
+    }
 }
 
 /// `autobahn`.

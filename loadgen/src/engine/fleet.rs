@@ -206,6 +206,7 @@ impl<D: Driver> Fleet<D> {
 
     /// The close handshake is complete. The server closes the connection; one that does not in time is reset.
     pub(crate) fn bid_farewell(&mut self, member: u32, why: Ended) {
+        self.book_end(member, &why);
         let record = &mut self.members[member as usize];
         let before = std::mem::replace(&mut record.phase, Phase::Farewell);
         self.deadlines.push_back((self.now.after(self.options.timeout), record.connection));
@@ -215,11 +216,22 @@ impl<D: Driver> Fleet<D> {
     /// Takes note that a member's connection is over, on whoever's wish, and queues it for the scenario.
     pub(crate) fn end(&mut self, member: u32, why: Ended) {
         let phase = self.members[member as usize].phase;
+        if matches!(phase, Phase::Idle | Phase::Gone) {
+            return;
+        }
         // How the connection goes after its last words is no news.
-        let (why, phase) = self.farewells.remove(&member).unwrap_or((why, phase));
-        let was_up = phase == Phase::Up;
+        let (why, phase) = self.farewells.remove(&member).unwrap_or_else(|| {
+            self.book_end(member, &why);
+            (why, phase)
+        });
+        self.detach(member, Phase::Idle);
+        self.ended.push((member, why, matches!(phase, Phase::Up | Phase::Closing)));
+    }
+
+    /// Counts the end of a member's connection as what it is.
+    fn book_end(&mut self, member: u32, why: &Ended) {
         self.openings.remove(&member);
-        match phase {
+        match self.members[member as usize].phase {
             Phase::Up => {
                 self.report.up -= 1;
                 if self.is_closing {
@@ -236,10 +248,8 @@ impl<D: Driver> Fleet<D> {
                 self.report.failed_attempts += 1;
                 self.report.failures.add(&why.to_string());
             }
-            Phase::Farewell | Phase::Idle | Phase::Gone => return,
+            Phase::Farewell | Phase::Idle | Phase::Gone => {}
         }
-        self.detach(member, Phase::Idle);
-        self.ended.push((member, why, was_up || phase == Phase::Closing));
     }
 
     fn detach(&mut self, member: u32, phase: Phase) {

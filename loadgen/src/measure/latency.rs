@@ -43,12 +43,6 @@ impl Latencies {
         self.histogram.len()
     }
 
-    /// The latency that a share of all did not exceed, in nanoseconds; 0 when there are none.
-    #[must_use]
-    pub fn quantile_ns(&self, quantile: f64) -> u64 {
-        self.histogram.value_at_quantile(quantile)
-    }
-
     /// The figures that reports show.
     #[must_use]
     pub fn summary(&self) -> LatencySummary {

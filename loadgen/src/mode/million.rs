@@ -111,7 +111,11 @@ pub(super) fn run(args: &MillionArgs) -> Result<Report, SetupError> {
     let error = lead(args, &mut pilot, &mut measured).err();
     let mut landing = pilot.land()?;
     let stopped = landing.server.as_mut().map(ServerProcess::wait).transpose();
-    let error = error.map(|error| error.to_string()).or_else(|| stopped.err().map(|error| error.to_string()));
+    let stopped = stopped.map_err(|error| error.to_string()).and_then(|status| match status {
+        Some(status) if !status.success() => Err(format!("the server did not end well: {status}")),
+        _ => Ok(()),
+    });
+    let error = error.map(|error| error.to_string()).or_else(|| stopped.err());
     let mut report = judge(args, &setup, measured, landing, error);
     report.machine.raised = settings.as_ref().map(|settings| settings.changed().to_vec()).unwrap_or_default();
     report.machine.not_raised = missing;
@@ -337,9 +341,11 @@ fn judge(
         Threshold::at_most("idle processor time per session and second", idle, args.max_idle_cpu, "µs"),
         Threshold::at_least("messages delivered", Some(books.delivered as f64), expected.floor(), ""),
         Threshold::at_most("messages never acked", Some(settlement.unacked as f64), 0.0, ""),
+        Threshold::at_most("messages refused", Some(books.refused.total() as f64), 0.0, ""),
         Threshold::at_most("messages lost", Some((settlement.lost + settlement.own_lost) as f64), 0.0, ""),
         Threshold::at_most("messages duplicated", Some(books.duplicated as f64), 0.0, ""),
         Threshold::at_most("messages reordered", Some(books.reordered as f64), 0.0, ""),
+        Threshold::at_least("sessions told before the end", Some(counts.drains as f64), target, ""),
         Threshold::at_most(
             "whole run",
             Some(total.as_secs_f64() * 1e6),

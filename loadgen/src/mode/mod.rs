@@ -35,7 +35,7 @@ pub fn run() -> ExitCode {
         Mode::Echo(args) => (echo::run(args), &args.output),
         Mode::Connect(args) => (connect::run(args), &args.output),
         Mode::Chat(args) => (chat::run(args), &args.output),
-        Mode::Million(args) => (million::run(args), &args.output),
+        Mode::Million(args) => (million::run(args), &args.reports()),
         Mode::Autobahn(args) => return autobahn::run(args),
     };
     match result {
@@ -46,6 +46,9 @@ pub fn run() -> ExitCode {
 
 fn finish(report: &Report, output: &OutputArgs) -> ExitCode {
     print!("{}", terminal::render(report));
+    for path in [&output.json, &output.html].into_iter().flatten() {
+        println!("report       {}", path.display());
+    }
     let json = output.json.as_deref().map(|path| report.write_json(path));
     let html = output.html.as_deref().map(|path| report.write_html(path));
     let mut code = report.exit_code;
