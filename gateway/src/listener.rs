@@ -72,6 +72,11 @@ mod tests {
         let listeners = listen(free, 3, 64 << 10).expect("loopback has a free port");
         let address = listeners[0].local_addr().expect("a listener has an address");
         assert!(listeners.iter().all(|listener| listener.local_addr().expect("as above") == address));
+        // The kernel doubles what it is told, for its own bookkeeping; accepted sockets inherit it.
+        for listener in &listeners {
+            let size = sockopt::socket_send_buffer_size(listener).expect("a socket has a size");
+            assert_eq!(size, 2 * (64 << 10));
+        }
         let again = listen(address, 1, 64 << 10);
         assert!(matches!(again, Err(ListenError::InUse { .. })), "{again:?}");
     }

@@ -31,6 +31,8 @@ use crate::watch::{Watch, default_memory_limit_bytes, wall_offset_ms};
 
 /// Deliveries that may wait in the lane from one worker to one shard; beyond, sessions get a `gap`.
 const LANE_DELIVERIES: usize = 16_384;
+/// A shard is told to drain and to stop, each once.
+const CONTROLS: usize = 4;
 /// Bytes of one receive buffer, and how many a shard has.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
 const RECEIVE_BUFFERS: usize = 256;
@@ -145,7 +147,7 @@ impl Server {
         let mut shards = Vec::new();
         let inputs = lanes.into_iter().zip(effect_receivers).zip(listeners);
         for (starting, ((lanes, http_effects), listener)) in starting.into_iter().zip(inputs) {
-            let (control, control_receiver) = flume::unbounded();
+            let (control, control_receiver) = flume::bounded(CONTROLS);
             let inputs = Inputs {
                 backend: LocalBackend::new(workers.router(), lanes),
                 http: http.gate(),

@@ -10,7 +10,7 @@ use holdfast_protocol::ws::{
 
 /// Those of `/echo`.
 const LIMITS: MessageLimits =
-    MessageLimits { frame_bytes: 16 << 20, message_bytes: 16 << 20, fragments: 65_536 };
+    MessageLimits { frame_bytes: 16 << 20, message_bytes: 16 << 20, fragments: 65_537 };
 
 /// What a server or client does that sends back what it gets.
 struct EchoPeer {

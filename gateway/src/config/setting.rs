@@ -202,7 +202,8 @@ pub static SETTINGS: &[Setting] = &[
         "limits.control_frames",
         limits.control_frames,
         Count { min: 2, max: 100_000 },
-        "Control frames per `limits.control_window`; beyond, close code 1008."
+        "Pings, pongs and requests other than `send` per `limits.control_window`; beyond, a request gets `rate_limited`, a \
+         ping or pong close code 4101."
     ),
     setting!(
         "limits.control_window",

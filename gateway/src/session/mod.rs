@@ -2,7 +2,7 @@
 //!
 //! Messages and deliveries come in; frames for the peer are appended to a buffer, and at most one command for a
 //! worker comes out of each call. A session knows no socket, no clock and no thread, so the same code runs under
-//! the shard, the simulation and a property test.
+//! the shard on a real network and on a simulated one.
 //!
 //! ```text
 //!              hello / token            Registered            page reaches the head
@@ -184,12 +184,6 @@ impl Session {
     #[must_use]
     pub fn is_registered(&self) -> bool {
         matches!(self.state, State::Paging | State::Live | State::Gapped)
-    }
-
-    /// True while the worker has not answered the registration: what the peer sends must wait.
-    #[must_use]
-    pub fn is_registering(&self) -> bool {
-        self.state == State::Registering
     }
 
     /// True when [`Self::handle_drained`] must be called once the output has gone out.
@@ -640,8 +634,7 @@ impl Session {
         let gap = chat::Gap {
             from: self.last_rev.0 + 1,
             to: self.head.0.max(self.last_rev.0 + 1),
-            why: "more was waiting for this connection than limits.output_bytes; sync from `from` - 1"
-                .to_owned(),
+            why: "more was waiting for this connection than limits.output; sync from `from` - 1".to_owned(),
         };
         self.write(context, server_frame::Frame::Gap(gap));
     }

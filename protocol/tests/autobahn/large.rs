@@ -34,7 +34,7 @@ fn increasing_sizes() -> Vec<Case> {
         .collect()
 }
 
-/// 9.3, 9.4: 4 MiB in up to 65,536 fragments.
+/// 9.3, 9.4: 4 MiB in up to 65,536 fragments and an empty one.
 fn fragments() -> Vec<Case> {
     let sizes = [64, 256, KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB];
     let mut cases = Vec::new();

@@ -131,11 +131,6 @@ impl Network {
         self.state.borrow_mut().hosts.insert(address);
     }
 
-    /// Nobody waits at this address any more.
-    pub fn close_host(&self, address: SocketAddr) {
-        self.state.borrow_mut().hosts.remove(&address);
-    }
-
     /// The next connection that the driver made to one of the hosts.
     #[must_use]
     pub fn arrival(&self) -> Option<Arrival> {
