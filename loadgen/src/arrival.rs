@@ -17,6 +17,17 @@ pub enum Spread {
     Poisson,
 }
 
+impl Spread {
+    /// The fewest arrivals that chance explains where so many are expected: four standard deviations below.
+    #[must_use]
+    pub fn fewest(self, expected: f64) -> f64 {
+        match self {
+            Self::Constant => expected,
+            Self::Poisson => (expected - 4.0 * expected.sqrt()).max(0.0),
+        }
+    }
+}
+
 /// The intended moments of one stream of arrivals.
 #[derive(Debug)]
 pub struct Schedule {

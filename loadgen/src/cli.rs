@@ -294,7 +294,7 @@ pub struct ChatArgs {
     /// The p99 from the intended moment to the receiver's event that is demanded.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub max_delivered_p99: Option<Duration>,
-    /// The share of the wanted rate that must be acked and delivered.
+    /// The share of the wanted rate that must be acked and delivered, beside what chance takes from Poisson arrivals.
     #[arg(long, value_name = "SHARE", default_value = "0.98")]
     pub min_rate_share: f64,
     /// Connections.

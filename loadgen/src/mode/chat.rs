@@ -126,7 +126,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<Report, SetupError> {
         Threshold::at_least(
             "delivered per second",
             Some(per_second),
-            rate * args.min_rate_share,
+            args.fleet.arrivals.fewest(rate * load) / load.max(1e-9) * args.min_rate_share,
             "per second",
         ),
         Threshold::at_most("messages never acked", Some(settlement.unacked as f64), 0.0, ""),

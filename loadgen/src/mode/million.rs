@@ -325,7 +325,7 @@ fn judge(
     let user = server.and_then(|server| server.bytes_per_connection).map(|per| per.user);
     let total_bytes = server.and_then(|server| server.total_bytes);
     let idle = server.and_then(|server| server.idle_cpu_us_per_connection_second);
-    let expected = args.rate * times.messages * 0.98;
+    let expected = Spread::Poisson.fewest(args.rate * times.messages) * 0.98;
     let books = &settlement.counts;
     report.thresholds = vec![
         Threshold::at_least("sessions opened", Some(report.connections.opened as f64), target, ""),
