@@ -80,6 +80,8 @@ pub struct ServerOptions {
     pub listen: Ipv4Addr,
     /// Further arguments of `serve`.
     pub arguments: Vec<String>,
+    /// How long it may take to drain.
+    pub drain: Duration,
 }
 
 /// A running server; ends with this value.
@@ -127,6 +129,7 @@ impl ServerProcess {
             .arg("--data")
             .arg(options.data.join("store"))
             .args(&options.arguments)
+            .env("HOLDFAST_DRAIN__TIMEOUT", format!("{}s", options.drain.as_secs()))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -284,7 +287,13 @@ mod tests {
 
     fn options(directory: &Path, binary: PathBuf) -> ServerOptions {
         let data = directory.join("data");
-        ServerOptions { binary: Some(binary), data, listen: Ipv4Addr::LOCALHOST, arguments: vec![] }
+        ServerOptions {
+            binary: Some(binary),
+            data,
+            listen: Ipv4Addr::LOCALHOST,
+            arguments: vec![],
+            drain: Duration::from_secs(5),
+        }
     }
 
     #[test]

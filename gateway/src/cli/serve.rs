@@ -16,6 +16,7 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<Exit, Failure> {
     let effective = flags.resolve()?;
     let config = &effective.config;
     start_log(&config.log.filter);
+    decline_huge_pages();
     // Before any thread exists, so that no signal finds nobody.
     let signals = Signals::register().map_err(|error| Failure::new(Exit::Setup, &error))?;
     let server = Server::start(config).map_err(|error| Failure::new(Exit::Setup, &error))?;
@@ -40,6 +41,13 @@ pub(super) fn run(flags: &ConfigFlags) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Failed, &error))?;
     server.stop(config.drain.timeout).map_err(|error| Failure::new(Exit::Failed, &error))?;
     Ok(Exit::Ok)
+}
+
+/// Huge pages would hold memory for what is not there yet: docs/decisions/010. Before anything large is allocated.
+fn decline_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "the kernel gives this process huge pages where it can");
+    }
 }
 
 /// Log lines go to standard error, so that standard output is the banner's alone.

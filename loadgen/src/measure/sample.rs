@@ -6,8 +6,8 @@
 //! user    resident memory of the server's process (smaps_rollup: Rss, program text and mapped rings included)
 //! kernel  its page tables (status: VmPTE)
 //!         + its share of the growth of the slab caches (slab.rs)
-//!         + half of the growth that no cache explains (rings' tables, packets): MemTotal - MemFree - page cache
-//!           - anonymous memory - Slab - PageTables
+//!         + half of the growth that no cache explains (rings' tables, packets): MemTotal - MemFree - free pages on
+//!           the processors' lists (zoneinfo) - page cache - anonymous memory - Slab - PageTables
 //! ```
 //!
 //! `MemAvailable` is not looked at: it counts inode and dentry slabs as reclaimable though live sockets pin them.
