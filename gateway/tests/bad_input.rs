@@ -232,7 +232,7 @@ fn sends_have_a_burst_and_a_rate() {
                 }
             }
             // The burst, and what the rate has let through meanwhile.
-            assert!((100..=110).contains(&accepted), "{accepted} accepted");
+            assert!((100..150).contains(&accepted), "{accepted} accepted");
         },
     );
 }

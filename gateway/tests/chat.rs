@@ -212,7 +212,7 @@ fn idle_sessions_cause_no_turns() {
         assert_eq!(nothing, Err(std::io::ErrorKind::WouldBlock), "nobody says anything");
         // What is left are those that asking takes.
         let turns = live.metric("holdfast_shard_turns_total") - before;
-        assert!(turns <= 20.0, "{turns} turns in a second");
+        assert!(turns <= 60.0, "{turns} turns in a second");
     }
 }
 
