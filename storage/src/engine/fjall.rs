@@ -14,6 +14,11 @@
 //!   and is not durable. `journal` makes it so.
 //! - A new table is a directory whose entry is never synced. Most file systems keep it all the same, none promises it.
 //! - A commit waits (sleeping in steps of 100 ms) when four full buffers of a table wait to be written.
+//! - Opening puts all that the journals hold and the tables do not into the write buffers, however much that is, and
+//!   queues compactions; buffers are written out only when the next write finds them too full, behind those. A process
+//!   that is killed again and again before its background gets there has more to read, and to hold in memory, at each
+//!   start (measured: a journal of 490 MB and starts of 15 s after 180 kills under load). So `open` does not hand out
+//!   such a database before its buffers are written out.
 //!
 //! Memory: `cache_bytes` of this database are a quarter block cache and three quarters write buffers, half of them
 //! active and half being written out. A commit that finds more of the latter waits until the background has caught up.
@@ -41,6 +46,8 @@ const JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
 /// With more than one, the first spins for as long as another compacts: it passes each compaction on by putting it back
 /// into the queue that it takes it from.
 const BACKGROUND_THREADS: usize = 1;
+/// How often to ask whether the background has written a buffer out.
+const BACKGROUND_POLL: Duration = Duration::from_millis(1);
 /// How long a commit waits for the background, at most.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -131,10 +138,8 @@ impl Fjall {
         }
     }
 
-    /// Free bytes on the database's file system. When that cannot be told, there is no reason to refuse anything.
     fn free_bytes(&self) -> u64 {
-        rustix::fs::statvfs(&self.config.path)
-            .map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        free_bytes(&self.config.path)
     }
 
     fn full(&self) -> StoreError {
@@ -170,7 +175,7 @@ impl Fjall {
         let started = now();
         while sealed() > most && started.elapsed() < STALL {
             // The engine has no event for "a buffer has been written out"; it polls itself.
-            std::thread::park_timeout(Duration::from_millis(1));
+            std::thread::park_timeout(BACKGROUND_POLL);
         }
     }
 }
@@ -215,7 +220,31 @@ impl Open {
         // made again, empty.
         sync()?;
         let tables = tables.try_into().unwrap_or_else(|_| unreachable!("one keyspace per table was opened"));
-        Ok(Self { mark, tables, database })
+        let open = Self { mark, tables, database };
+        open.write_out_recovered(config).map_err(|error| failed(&error))?;
+        Ok(open)
+    }
+
+    /// Writes out what the journals have put into the buffers, should it be more than buffers may hold: what was too much
+    /// for one life of the process must not be left to the next.
+    fn write_out_recovered(&self, config: &Config) -> fjall::Result<()> {
+        let recovered_bytes = self.database.write_buffer_size();
+        // A full disk is for the commits to tell; until then there is much to read from.
+        if recovered_bytes <= write_buffer_bytes(config) / 2
+            || free_bytes(&config.path) < config.reserve_bytes
+        {
+            return Ok(());
+        }
+        tracing::info!(recovered_bytes, path = %config.path.display(), "writing out what the journals held");
+        for table in &self.tables {
+            table.rotate_memtable()?;
+        }
+        while self.tables.iter().any(|table| table.sealed_memtable_count() > 0) {
+            // It fails when the background has.
+            self.database.persist(PersistMode::Buffer)?;
+            std::thread::park_timeout(BACKGROUND_POLL);
+        }
+        Ok(())
     }
 }
 
@@ -232,6 +261,11 @@ fn sync_directories(directory: &Path) -> io::Result<()> {
         }
     }
     File::open(directory)?.sync_all()
+}
+
+/// Free bytes on a path's file system. When that cannot be told, there is no reason to refuse anything.
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// All write buffers: those that are written to, and those that are being written out.
@@ -394,4 +428,54 @@ fn explain(error: &fjall::Error) -> String {
 
 fn read_failed(table: Table, error: &fjall::Error) -> StoreError {
     StoreError::Read { table: table.name(), cause: explain(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use fjall::AbstractTree as _;
+
+    use super::*;
+
+    fn config(path: &Path, cache_bytes: u64) -> Config {
+        Config { path: path.into(), cache_bytes, reserve_bytes: 0 }
+    }
+
+    /// What a killed process leaves behind.
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_kill_left_in_the_journal_does_not_stay_in_the_buffers() {
+        let directory = tempfile::tempdir().unwrap();
+        let (alive, killed) = (directory.path().join("alive"), directory.path().join("killed"));
+        let mut store = Fjall::open(config(&alive, 64 << 20)).unwrap();
+        for number in 0..80u8 {
+            let mut write = Batch::default();
+            write.put(Table::Inbox, Key::from_slice(&[number]), vec![number; 50_000].into());
+            store.commit(&write).unwrap();
+        }
+        copy(&alive, &killed);
+        drop(store);
+        // Four megabytes; these buffers may hold one and a half.
+        let store = Fjall::open(config(&killed, 4 << 20)).unwrap();
+        let open = store.open.as_ref().unwrap();
+        for (table, name) in open.tables.iter().zip(Table::ALL) {
+            assert_eq!(table.sealed_memtable_count(), 0, "{name:?}");
+            assert_eq!(table.tree.active_memtable().size(), 0, "{name:?}");
+        }
+        for number in 0..80u8 {
+            let value = store.get(Table::Inbox, &[number]).unwrap().unwrap();
+            assert_eq!(value, vec![number; 50_000]);
+        }
+    }
 }
