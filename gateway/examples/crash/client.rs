@@ -1,5 +1,6 @@
 //! One user's connection: blocking, pipelined, and honest about what it has seen.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,11 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A logged-in connection.
 pub(crate) struct Talker {
+    is_live: bool,
     stream: TcpStream,
     decoder: Decoder,
     unread: Vec<u8>,
     /// Frames that were decoded and not looked at.
-    frames: std::collections::VecDeque<server_frame::Frame>,
+    frames: VecDeque<server_frame::Frame>,
 }
 
 impl Talker {
@@ -60,14 +62,22 @@ impl Talker {
             }
         }
         let decoder = Decoder::new(Role::Client);
-        let mut talker = Self { stream, decoder, unread, frames: std::collections::VecDeque::new() };
+        let mut talker = Self { is_live: false, stream, decoder, unread, frames: VecDeque::new() };
         let hello =
             chat::Hello { token: server.token(side.user())?, device: String::new(), cursor: Some(cursor) };
         talker.send(&[client_frame::Frame::Hello(hello)])?;
         match talker.next()? {
-            server_frame::Frame::Welcome(_) => Ok(talker),
+            server_frame::Frame::Welcome(welcome) => {
+                talker.is_live = welcome.cursor == welcome.head;
+                Ok(talker)
+            }
             other => Err(io::Error::other(format!("welcome was expected, not {other:?}"))),
         }
+    }
+
+    /// Whether it had everything when it logged in: then no page follows.
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live
     }
 
     pub(crate) fn send(&mut self, frames: &[client_frame::Frame]) -> io::Result<()> {
@@ -159,6 +169,10 @@ fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match stream.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let what = format!("the server has said nothing for {} s", PATIENCE.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
             done => return done,
         }
     }

@@ -152,24 +152,29 @@ impl Ledger {
         findings: &mut Findings,
     ) -> io::Result<()> {
         for side in [&mut self.low, &mut self.high] {
-            resend(server, side)?;
+            resend(server, side).map_err(|error| doing("resends", side, &error))?;
         }
-        let low = read_inbox(server, &self.low, 0)?;
-        let high = read_inbox(server, &self.high, 0)?;
+        let entries = self.sent() as usize;
+        let low = read_inbox(server, &self.low, 0, entries)?;
+        let high = read_inbox(server, &self.high, 0, entries)?;
         for (side, inbox) in [(&self.low, &low), (&self.high, &high)] {
             check_inbox(side, inbox, findings);
             for sender in [&self.low, &self.high] {
                 check_acked(side, inbox, sender, findings);
             }
-            let cursor = random.between(0, inbox.len() as u64);
-            let rest = read_inbox(server, side, cursor)?;
-            if rest != inbox[cursor as usize..] {
-                let count = rest.len();
-                let what =
-                    format!("user {}: cursor {cursor} got {count} other entries than it should", side.user);
-                findings.violations.push(Violation::of(Contract::Complete, what));
+            let head = inbox.len() as u64;
+            for cursor in [random.between(0, head), head] {
+                let rest = read_inbox(server, side, cursor, (head - cursor) as usize)?;
+                if rest != inbox[cursor as usize..] {
+                    let count = rest.len();
+                    let what = format!(
+                        "user {}: cursor {cursor} got {count} other entries than it should",
+                        side.user
+                    );
+                    findings.violations.push(Violation::of(Contract::Complete, what));
+                }
             }
-            findings.cursors += 2;
+            findings.cursors += 3;
         }
         self.low.head = low.len() as u64;
         self.high.head = high.len() as u64;
@@ -206,25 +211,37 @@ fn resend(server: &Server, side: &mut Side) -> io::Result<()> {
     Ok(())
 }
 
-/// What an inbox has after a cursor: `hello` with it makes the server send that.
-fn read_inbox(server: &Server, side: &Side, cursor: u64) -> io::Result<Vec<chat::Event>> {
-    let mut talker = Talker::connect(server, side, cursor)?;
-    let mut events = Vec::new();
-    loop {
-        match talker.next()? {
-            server_frame::Frame::Page(page) => {
-                events.extend(page.events);
-                if page.live {
-                    return Ok(events);
+/// What an inbox has after a cursor: `hello` with it makes the server send that. Now that everything has been
+/// acknowledged that many entries must come, in pages or live: the other user's database may be a moment behind.
+fn read_inbox(server: &Server, side: &Side, cursor: u64, entries: usize) -> io::Result<Vec<chat::Event>> {
+    let read = || -> io::Result<Vec<chat::Event>> {
+        let mut talker = Talker::connect(server, side, cursor)?;
+        let mut events = Vec::new();
+        let mut live = talker.is_live();
+        while !live || events.len() < entries {
+            match talker.next() {
+                Ok(server_frame::Frame::Page(page)) => {
+                    events.extend(page.events);
+                    live = page.live;
                 }
+                Ok(server_frame::Frame::Event(event)) => events.push(event),
+                Ok(server_frame::Frame::Error(error)) => {
+                    return Err(io::Error::other(format!("{}: {}", error.code, error.message)));
+                }
+                Ok(_) => {}
+                // No more is coming: what is missing is lost, and is told as that.
+                Err(error) if live && error.kind() == io::ErrorKind::TimedOut => break,
+                Err(error) => return Err(error),
             }
-            server_frame::Frame::Event(event) => events.push(event),
-            server_frame::Frame::Error(error) => {
-                return Err(io::Error::other(format!("{}: {}", error.code, error.message)));
-            }
-            _ => {}
         }
-    }
+        Ok(events)
+    };
+    read().map_err(|error| doing("reads the inbox", side, &error))
+}
+
+/// Says what went wrong for whom.
+pub(crate) fn doing(what: &str, side: &Side, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("user {} {what}: {error}", side.user))
 }
 
 fn check_inbox(side: &Side, inbox: &[chat::Event], findings: &mut Findings) {

@@ -374,10 +374,13 @@ fn load(
             for side in ledger.sides() {
                 let (over, connected) = (&over, connected.clone());
                 talkers.push(scope.spawn(move || {
-                    let talker = Talker::connect(server, side, side.head())?;
+                    let talker = Talker::connect(server, side, side.head())
+                        .map_err(|error| ledger::doing("connects", side, &error))?;
                     // Nobody listens any more when another one could not connect.
                     let _ = connected.send(());
-                    talker.talk(side, round, options.in_flight, over)
+                    talker
+                        .talk(side, round, options.in_flight, over)
+                        .map_err(|error| ledger::doing("chats", side, &error))
                 }));
             }
         }

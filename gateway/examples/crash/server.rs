@@ -76,15 +76,15 @@ impl Server {
 
     /// What `/readyz` says.
     fn is_ready(&self) -> bool {
-        let ask = || -> io::Result<bool> {
-            let mut stream = TcpStream::connect(self.address)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer.starts_with("HTTP/1.1 200"))
-        };
-        ask().unwrap_or(false)
+        self.ask_readiness().and_then(says_ready).unwrap_or(false)
+    }
+
+    /// Asks `/readyz`; the listener is there before the store is open, the answer comes only after.
+    fn ask_readiness(&self) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        Ok(stream)
     }
 
     pub(crate) fn kill(&self) -> io::Result<()> {
@@ -105,8 +105,19 @@ impl Server {
     /// replayed.
     pub(crate) fn kill_in_replay(&self, after: Duration) -> io::Result<bool> {
         self.await_that("it has not opened its store", Self::has_store)?;
+        let asked = self.ask_readiness();
         std::thread::sleep(after);
-        let in_replay = !self.is_ready();
+        let in_replay = match asked {
+            // Not even its listener is there.
+            Err(_) => true,
+            Ok(stream) => {
+                stream.set_nonblocking(true)?;
+                let silent =
+                    stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+                // Once it has answered it answers at once: still in replay, or ready by now.
+                silent || !self.is_ready()
+            }
+        };
         self.kill()?;
         Ok(in_replay)
     }
@@ -118,6 +129,13 @@ impl Server {
         self.await_that("it is not ready", Self::is_ready)?;
         Ok(opened.elapsed())
     }
+}
+
+/// Whether the answer to `/readyz` is a yes.
+fn says_ready(mut stream: TcpStream) -> io::Result<bool> {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
 }
 
 impl Drop for Server {
