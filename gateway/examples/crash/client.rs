@@ -15,7 +15,8 @@ use super::server::Server;
 
 const LIMITS: MessageLimits = MessageLimits { frame_bytes: 1 << 20, message_bytes: 1 << 20, fragments: 64 };
 const MASK: [u8; 4] = [0x5a, 0x17, 0xc3, 0x88];
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the server may say nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A logged-in connection.
 pub(crate) struct Talker {
@@ -78,6 +79,11 @@ impl Talker {
     /// Whether it had everything when it logged in: then no page follows.
     pub(crate) fn is_live(&self) -> bool {
         self.is_live
+    }
+
+    /// Waits for so long at most from now on.
+    pub(crate) fn be_patient_for(&self, patience: Duration) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(patience))
     }
 
     pub(crate) fn send(&mut self, frames: &[client_frame::Frame]) -> io::Result<()> {
@@ -170,7 +176,7 @@ fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         match stream.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let what = format!("the server has said nothing for {} s", PATIENCE.as_secs());
+                let what = "the server has said nothing for as long as it may";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, what));
             }
             done => return done,

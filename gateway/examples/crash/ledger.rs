@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use holdfast_protocol::chat::{self, client_frame, server_frame};
 
 use super::Random;
-use super::client::Talker;
+use super::client::{PATIENCE, Talker};
 use super::server::Server;
+
+/// How long to wait for entries that are late, or lost, when others are lost for certain.
+const IMPATIENCE: Duration = Duration::from_millis(100);
 
 /// Which contract was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,8 +159,10 @@ impl Ledger {
             resend(server, side).map_err(|error| doing("resends", side, &error))?;
         }
         let entries = self.sent() as usize;
-        let low = read_inbox(server, &self.low, 0, entries)?;
-        let high = read_inbox(server, &self.high, 0, entries)?;
+        // Once something is known to be lost nothing is worth waiting for.
+        let patience = if findings.violations.is_empty() { PATIENCE } else { IMPATIENCE };
+        let low = read_inbox(server, &self.low, 0, entries, patience)?;
+        let high = read_inbox(server, &self.high, 0, entries, patience)?;
         for (side, inbox) in [(&self.low, &low), (&self.high, &high)] {
             check_inbox(side, inbox, findings);
             for sender in [&self.low, &self.high] {
@@ -164,7 +170,7 @@ impl Ledger {
             }
             let head = inbox.len() as u64;
             for cursor in [random.between(0, head), head] {
-                let rest = read_inbox(server, side, cursor, (head - cursor) as usize)?;
+                let rest = read_inbox(server, side, cursor, (head - cursor) as usize, patience)?;
                 if rest != inbox[cursor as usize..] {
                     let count = rest.len();
                     let what = format!(
@@ -213,12 +219,21 @@ fn resend(server: &Server, side: &mut Side) -> io::Result<()> {
 
 /// What an inbox has after a cursor: `hello` with it makes the server send that. Now that everything has been
 /// acknowledged that many entries must come, in pages or live: the other user's database may be a moment behind.
-fn read_inbox(server: &Server, side: &Side, cursor: u64, entries: usize) -> io::Result<Vec<chat::Event>> {
+fn read_inbox(
+    server: &Server,
+    side: &Side,
+    cursor: u64,
+    entries: usize,
+    patience: Duration,
+) -> io::Result<Vec<chat::Event>> {
     let read = || -> io::Result<Vec<chat::Event>> {
         let mut talker = Talker::connect(server, side, cursor)?;
         let mut events = Vec::new();
         let mut live = talker.is_live();
         while !live || events.len() < entries {
+            if live {
+                talker.be_patient_for(patience)?;
+            }
             match talker.next() {
                 Ok(server_frame::Frame::Page(page)) => {
                     events.extend(page.events);
