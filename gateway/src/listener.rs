@@ -1,11 +1,16 @@
 //! Listening sockets: one per shard on the same address, so that the kernel spreads connections over the shards.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
+/// How often, and how many times, an address that is in use is tried again. The kernel takes the rings of a killed process
+/// apart after the process is gone, and with them its listeners; whoever starts it again at once must not fail over it.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+const RETRIES: u32 = 150;
 
 /// Why nobody can listen there.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +34,31 @@ pub enum ListenError {
 /// Opens `count` listeners on one address; port 0 becomes one free port for all of them.
 ///
 /// # Errors
-/// When the address is taken or not ours.
+/// When the address is not ours, or taken and stays so for 3 s.
 pub fn listen(
     address: SocketAddr,
     count: usize,
     send_buffer_bytes: usize,
 ) -> Result<Vec<TcpListener>, ListenError> {
+    listen_trying(address, count, send_buffer_bytes, RETRIES)
+}
+
+fn listen_trying(
+    address: SocketAddr,
+    count: usize,
+    send_buffer_bytes: usize,
+    mut retries: u32,
+) -> Result<Vec<TcpListener>, ListenError> {
     // Without SO_REUSEPORT first: with it, a second server would silently share the port.
-    let probe = open(address, false, send_buffer_bytes)?;
+    let probe = loop {
+        match open(address, false, send_buffer_bytes) {
+            Err(ListenError::InUse { .. }) if retries > 0 => {
+                retries -= 1;
+                std::thread::park_timeout(RETRY_EVERY);
+            }
+            opened => break opened?,
+        }
+    };
     let address = probe.local_addr().map_err(|source| ListenError::Refused { address, source })?;
     drop(probe);
     (0..count).map(|_| open(address, true, send_buffer_bytes)).collect()
@@ -77,7 +99,17 @@ mod tests {
             let size = sockopt::socket_send_buffer_size(listener).expect("a socket has a size");
             assert_eq!(size, 2 * (64 << 10));
         }
-        let again = listen(address, 1, 64 << 10);
+        let again = listen_trying(address, 1, 64 << 10, 1);
         assert!(matches!(again, Err(ListenError::InUse { .. })), "{again:?}");
+    }
+
+    #[test]
+    fn the_address_of_a_process_that_is_being_taken_apart_is_waited_for() {
+        let before =
+            listen(SocketAddr::from(([127, 0, 0, 1], 0)), 2, 64 << 10).expect("loopback has a free port");
+        let address = before[0].local_addr().expect("a listener has an address");
+        let next = std::thread::spawn(move || listen(address, 2, 64 << 10));
+        drop(before);
+        next.join().expect("it does not panic").expect("the address is free soon");
     }
 }
