@@ -60,6 +60,7 @@ pub fn send() -> ClientFrame {
             client_id: "01J9ZC4W6T5N8Q3R".to_owned(),
             conversation: "@43".to_owned(),
             body: Some(Body { kind: Some(body::Kind::Text(TEXT.to_owned())) }),
+            reply_to: None,
         })),
     }
 }
@@ -77,6 +78,8 @@ pub fn entry() -> Entry {
             device: "phone".to_owned(),
             time_ms: 1_790_000_000_000,
             body: Some(Body { kind: Some(body::Kind::Text(TEXT.to_owned())) }),
+            reply_to: None,
+            changed_by: None,
         })),
     }
 }

@@ -113,6 +113,7 @@ impl ShardCounters {
             Delivery::Event { .. } => "event",
             Delivery::Page { .. } => "page",
             Delivery::NoPage { .. } => "no_page",
+            Delivery::History(_) => "history",
             Delivery::Gap { .. } => "gap",
         };
         self.deliveries.add(kind, 1);

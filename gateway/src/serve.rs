@@ -359,6 +359,8 @@ fn rules(config: &Config) -> ShardRules {
             body_bytes: u32::try_from(limits.message_body_bytes).unwrap_or(u32::MAX),
             output_bytes: bytes(limits.output_bytes),
             page_entries: limits.page_entries,
+            group_members: limits.group_members,
+            history_messages: limits.history_messages,
         },
         head: HeadLimits {
             head_bytes: bytes(limits.request_head_bytes),

@@ -79,6 +79,7 @@ fn both_formats_talk_to_each_other() {
             client_id: "b1".to_owned(),
             conversation: "42:43".to_owned(),
             body: Some(chat::Body { kind: Some(chat::body::Kind::Text("hi".to_owned())) }),
+            reply_to: None,
         };
         let frame = chat::ClientFrame { frame: Some(chat::client_frame::Frame::Send(send)) };
         let mut bytes = Vec::new();

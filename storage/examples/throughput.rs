@@ -17,7 +17,7 @@ use bytes::Bytes;
 use holdfast_protocol::id::{ConversationId, DeviceId, Rev, UserId};
 use holdfast_router::{Key, RouteError, Router};
 use holdfast_storage::command::{
-    ClientId, Command, Deliver, Delivery, Register, SendMessage, SessionAddress,
+    Act, ClientId, Command, Deliver, Delivery, Register, SendMessage, SessionAddress,
 };
 use holdfast_storage::{BUCKETS_US, Options, Workers};
 use rustix::time::{ClockId, clock_gettime};
@@ -214,7 +214,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 session: session(sender.0),
                 conversation,
                 client_id: ClientId::from_slice(format!("{run}-{sent}").as_bytes()),
-                body: body.clone(),
+                act: Act::Say { body: body.clone(), reply_to: None },
             };
             started_at.push(Instant::now());
             sent += 1;

@@ -12,16 +12,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use holdfast_protocol::chat::{self, body};
 use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserId};
 use holdfast_router::{Assignment, Key as RouteKey, SLICES, SliceId};
+use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::command::Users;
 use crate::directory::{Directory, Missing};
 use crate::engine::fjall::{Config, Fjall, TableSize};
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
 use crate::error::StorageError;
+use crate::group::Group;
 use crate::layout::{self, Intent, Known, RING};
+use crate::worker::open_amended;
 
 /// Problems that are kept in full; more are counted.
 const MOST_PROBLEMS: usize = 100;
@@ -152,6 +157,9 @@ pub struct Checker {
     assignment: Arc<Assignment>,
     databases: u16,
     report: Report,
+    /// Groups, and changed messages, of the database that is being read.
+    groups: u64,
+    amended: u64,
     /// What the messages say that the inboxes must hold, per slice of users.
     promised: Vec<Sum>,
     /// What the inboxes hold, and what waits in the logs for them.
@@ -170,6 +178,8 @@ impl Checker {
             assignment,
             databases,
             report: Report { databases, ..Report::default() },
+            groups: 0,
+            amended: 0,
             promised: vec![Sum::default(); usize::from(SLICES)],
             kept: vec![Sum::default(); usize::from(SLICES)],
             applied: BTreeMap::new(),
@@ -190,6 +200,7 @@ impl Checker {
     /// When it cannot be read at all; what can be read and is wrong becomes a problem.
     pub fn database(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
         let (messages, newest) = self.messages(number, store)?;
+        self.beside_the_logs(number, store)?;
         self.dedupe(number, store, messages)?;
         self.inboxes(number, store)?;
         self.cursors(number, store)?;
@@ -198,9 +209,7 @@ impl Checker {
     }
 
     fn messages(&mut self, number: u16, store: &impl Store) -> Result<(u64, MessageId), StoreError> {
-        let mut conversation = None;
-        let mut last = Seq(0);
-        let mut last_id = MessageId(0);
+        let mut log = Log::default();
         let mut newest = MessageId(0);
         let mut count = 0;
         in_bites(store, Table::Messages, 24, |key, value| {
@@ -209,19 +218,19 @@ impl Checker {
                 self.problem(Some(number), format!("messages has a key of {} bytes", key.len()));
                 return Ok(());
             };
-            if conversation != Some(at) {
-                conversation = Some(at);
-                last = Seq(0);
-                last_id = MessageId(0);
+            if log.conversation != Some(at) {
+                let before = std::mem::replace(&mut log, Log { conversation: Some(at), ..Log::default() });
+                self.end_of_log(number, store, &before)?;
                 self.report.conversations += 1;
                 if self.assignment.owner(RouteKey::Conversation(at).slice()).0 != number {
                     self.problem(Some(number), format!("conversation {at} belongs into another database"));
                 }
             }
-            if seq != last.next() {
+            if seq != log.last.next() {
+                let last = log.last;
                 self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
             }
-            last = seq;
+            log.last = seq;
             self.report.messages += 1;
             let bytes = match layout::open(Table::Messages, key, value) {
                 Ok(bytes) => bytes,
@@ -241,21 +250,80 @@ impl Checker {
                     format!("message {seq} of {at} says that it is {which} of {says}"),
                 );
             }
-            if entry.message_id <= last_id {
+            if entry.message_id <= log.last_id {
                 self.problem(
                     Some(number),
                     format!("message {seq} of {at} has an id not above the one before"),
                 );
             }
-            last_id = entry.message_id;
-            newest = newest.max(last_id);
-            for user in members(at) {
-                let slice = RouteKey::User(user).slice();
-                self.promised[usize::from(slice.0)].add(user, &entry, &bytes);
+            log.last_id = entry.message_id;
+            newest = newest.max(log.last_id);
+            match log.recipients(&entry) {
+                Ok(users) => {
+                    for user in users {
+                        let slice = RouteKey::User(user).slice();
+                        self.promised[usize::from(slice.0)].add(user, &entry, &bytes);
+                    }
+                }
+                Err(what) => self.problem(Some(number), format!("message {seq} of {at} {what}")),
             }
             self.has_dedupe(number, store, &entry)
         })?;
+        self.end_of_log(number, store, &log)?;
         Ok((count, newest))
+    }
+
+    /// What is kept beside a conversation's log must be what the log says.
+    fn end_of_log(&mut self, number: u16, store: &impl Store, log: &Log) -> Result<(), StoreError> {
+        let Some(conversation) = log.conversation else { return Ok(()) };
+        if conversation.users().is_none() {
+            self.groups += 1;
+            let key = layout::group_key(conversation);
+            let kept = store.get(Table::Groups, &key)?.map(|value| Group::open(&key, &value)).transpose();
+            match kept {
+                Ok(Some(kept)) if kept == log.group => {}
+                Ok(_) => {
+                    self.problem(
+                        Some(number),
+                        format!("group {conversation} is not what its events make of it"),
+                    );
+                }
+                Err(error) => self.problem(Some(number), error.to_string()),
+            }
+        }
+        for (&seq, &by) in &log.amended {
+            self.amended += 1;
+            let key = layout::message_key(conversation, seq);
+            let kept = store.get(Table::Amended, &key)?.map(|value| open_amended(&key, &value)).transpose();
+            match kept {
+                Ok(kept) if kept == Some(by) => {}
+                Ok(_) => self.problem(
+                    Some(number),
+                    format!("message {seq} of {conversation} was changed by {by}, which is not known of it"),
+                ),
+                Err(error) => self.problem(Some(number), error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// No records without what they are about.
+    fn beside_the_logs(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        for (table, key_bytes, known) in [
+            (Table::Groups, 16, std::mem::take(&mut self.groups)),
+            (Table::Amended, 24, std::mem::take(&mut self.amended)),
+        ] {
+            let mut count = 0u64;
+            in_bites(store, table, key_bytes, |_, _| {
+                count += 1;
+                Ok(())
+            })?;
+            if count != known {
+                let name = table.name();
+                self.problem(Some(number), format!("{name} has {count} records, the messages make {known}"));
+            }
+        }
+        Ok(())
     }
 
     fn has_dedupe(
@@ -333,7 +401,7 @@ impl Checker {
                 return Ok(());
             };
             let before = seqs.insert(entry.conversation, entry.seq).unwrap_or_default();
-            if entry.seq != before.next() {
+            if entry.seq != before.next() && !(entry.seq > before && begins_for(&entry, at)) {
                 let (conversation, seq) = (entry.conversation, entry.seq);
                 let what = format!("entry {rev} of user {at} is {seq} of {conversation} after {before}");
                 self.problem(Some(number), what);
@@ -443,11 +511,13 @@ impl Checker {
                 if position <= applied {
                     continue;
                 }
-                for (Intent { user, .. }, sealed) in intents {
-                    self.report.waiting_intents += 1;
+                for (Intent { users, .. }, sealed) in intents {
+                    self.report.waiting_intents += users.len() as u64;
                     let bytes = layout::entry_of(&sealed);
                     if let Some(entry) = MessageEntry::decode(&bytes) {
-                        self.kept[usize::from(RouteKey::User(user).slice().0)].add(user, &entry, &bytes);
+                        for user in users {
+                            self.kept[usize::from(RouteKey::User(user).slice().0)].add(user, &entry, &bytes);
+                        }
                     }
                 }
             }
@@ -501,8 +571,52 @@ fn in_bites(
     }
 }
 
-fn members(conversation: ConversationId) -> impl Iterator<Item = UserId> {
-    conversation.users().map(|(low, high)| [low, high]).into_iter().flatten()
+/// A conversation, as far as its log has been read.
+#[derive(Debug, Default)]
+struct Log {
+    conversation: Option<ConversationId>,
+    last: Seq,
+    last_id: MessageId,
+    /// Nobody's, if it is a direct one.
+    group: Group,
+    /// Message → its last change.
+    amended: BTreeMap<Seq, Seq>,
+}
+
+impl Log {
+    /// Who gets this event, the next one; or what is wrong with it.
+    fn recipients(&mut self, entry: &MessageEntry<'_>) -> Result<Users, &'static str> {
+        let body = chat::Body::decode(entry.body).ok().and_then(|body| body.kind);
+        if let Some(
+            body::Kind::Edited(chat::Edited { seq, .. }) | body::Kind::Deleted(chat::Deleted { seq }),
+        ) = body
+        {
+            if seq >= entry.seq.0 {
+                return Err("changes a message that comes after it");
+            }
+            self.amended.insert(Seq(seq), entry.seq);
+        }
+        if let Some((low, high)) = entry.conversation.users() {
+            return Ok(Users::from_slice(&[low, high]));
+        }
+        let kind = body.ok_or("has no body")?;
+        if matches!(kind, body::Kind::GroupCreated(_)) == self.group.exists() {
+            return Err("is not where a group begins");
+        }
+        if self.group.exists() && self.group.member(entry.sender).is_none() {
+            return Err("is by somebody who was not in the group");
+        }
+        let gone = self.group.apply(entry.seq, entry.sender, &kind);
+        Ok(self.group.members().iter().map(|member| member.user).chain(gone).collect())
+    }
+}
+
+/// Whether a user's part of a group's log begins (again) with this event.
+fn begins_for(entry: &MessageEntry<'_>, user: UserId) -> bool {
+    match chat::Body::decode(entry.body).ok().and_then(|body| body.kind) {
+        Some(body::Kind::MembersAdded(added)) => added.users.contains(&user.0),
+        _ => false,
+    }
 }
 
 fn split_message_key(key: &[u8]) -> Option<(ConversationId, Seq)> {
@@ -519,11 +633,13 @@ fn split_pair(key: &[u8]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::GroupChange;
     use crate::engine::memory::Memory;
     use crate::engine::{Batch, Key};
+    use crate::worker::tests::groups::{self, create, delete, edit, say};
     use crate::worker::tests::{House, send};
 
-    /// Three users' conversations, on two databases, everything applied.
+    /// Three users' conversations, a group of them among these, on two databases, everything applied.
     fn house() -> House {
         let mut house = House::new(2);
         for n in 0..6 {
@@ -533,6 +649,9 @@ mod tests {
                 send(1, 3, &n.to_string()),
             ]);
         }
+        house.run(vec![create(1, &[2, 3], false), say(2, "a"), edit(2, "e", 2)]);
+        house.run(vec![groups::change(1, "out", GroupChange::Remove(UserId(3))), say(1, "b")]);
+        house.run(vec![groups::change(1, "in", GroupChange::Add(vec![UserId(3)])), delete(1, "d", 5)]);
         house
     }
 
@@ -568,12 +687,12 @@ mod tests {
     fn a_sound_store_is_sound() {
         let report = report(&house());
         assert!(report.is_sound(), "{:#?}", report.problems);
-        assert_eq!((report.messages, report.entries, report.conversations, report.users), (18, 36, 2, 3));
+        assert_eq!((report.messages, report.entries, report.conversations, report.users), (25, 56, 3, 3));
     }
 
     #[test]
     fn each_record_that_is_gone_is_missed() {
-        for table in [Table::Messages, Table::Dedupe, Table::Inbox] {
+        for table in [Table::Messages, Table::Dedupe, Table::Inbox, Table::Groups, Table::Amended] {
             let count = all(&house(), table).len();
             for at in 0..count {
                 let mut house = house();
@@ -586,7 +705,8 @@ mod tests {
 
     #[test]
     fn each_byte_that_has_changed_is_noticed() {
-        for table in [Table::Messages, Table::Dedupe, Table::Inbox, Table::FanOut] {
+        for table in Table::ALL.into_iter().filter(|&table| table != Table::Cursors && table != Table::State)
+        {
             let house_now = house();
             let (_, _, value) = all(&house_now, table).swap_remove(0);
             for at in 0..value.len() {

@@ -4,8 +4,10 @@
 //! shard. Everything that carries a `seq` or a `rev` is durable when it appears here.
 
 use bytes::Bytes;
-use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserId};
+use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, Seq, UserId};
 use smallvec::SmallVec;
+
+pub use crate::group::GroupChange;
 
 /// Where a session lives: its shard and its connection there (a packed `ConnectionId`, opaque here).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +35,7 @@ pub enum Command {
         /// Where the session lived.
         session: SessionAddress,
     },
-    /// Sends a message. Goes to the conversation's worker. Answer: `Accepted` or `Rejected`.
+    /// Says or changes something in a conversation. Goes to the conversation's worker. Answer: `Accepted` or `Rejected`.
     Send(Box<SendMessage>),
     /// Asks for entries after `after`. Goes to the user's worker. Answer: one `Page` or `NoPage`; a session has
     /// at most one `Sync` on its way. The next page is asked for by
@@ -48,6 +50,8 @@ pub enum Command {
         /// At most this many entries.
         limit: u32,
     },
+    /// Asks for a part of a conversation. Goes to the conversation's worker. Answer: `History` or `Rejected`.
+    History(HistoryRequest),
     /// Moves the device's cursor, never back.
     Ack {
         /// Whose inbox.
@@ -91,6 +95,79 @@ pub struct Register {
     pub cursor: Option<Rev>,
 }
 
+/// What one receives: several users, once each.
+pub type Users = SmallVec<[UserId; 2]>;
+
+/// Something that is to happen in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// A message.
+    Say {
+        /// A protobuf-encoded `holdfast.v1.Body` of a kind that clients may send.
+        body: Bytes,
+        /// The message that it answers.
+        reply_to: Option<Seq>,
+    },
+    /// A message of one's own says something else.
+    Edit {
+        /// Which.
+        seq: Seq,
+        /// A protobuf-encoded `holdfast.v1.Content`.
+        content: Bytes,
+    },
+    /// A message is taken back.
+    Delete {
+        /// Which.
+        seq: Seq,
+    },
+    /// The group changes.
+    Group(GroupChange),
+}
+
+impl Act {
+    /// Bytes of what is said.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Say { body, .. } => body.len(),
+            Self::Edit { content, .. } => content.len(),
+            Self::Delete { .. } => 0,
+            Self::Group(change) => match change {
+                GroupChange::Create { members, .. } | GroupChange::Add(members) => {
+                    size_of_val(members.as_slice())
+                }
+                _ => 0,
+            },
+        }
+    }
+}
+
+/// A part of a conversation that somebody wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryRequest {
+    /// Who.
+    pub user: UserId,
+    /// Who gets the answer.
+    pub session: SessionAddress,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// From where, and in which direction.
+    pub from: HistoryFrom,
+    /// At most so many messages.
+    pub limit: u32,
+}
+
+/// Where a history begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryFrom {
+    /// The last ones.
+    End,
+    /// The last ones before this.
+    Before(Seq),
+    /// The first ones after this.
+    After(Seq),
+}
+
 /// A message to be sent.
 #[derive(Debug)]
 pub struct SendMessage {
@@ -106,8 +183,8 @@ pub struct SendMessage {
     pub conversation: ConversationId,
     /// The device's name for it.
     pub client_id: ClientId,
-    /// A protobuf-encoded `holdfast.v1.Body`.
-    pub body: Bytes,
+    /// What is to happen.
+    pub act: Act,
 }
 
 /// Positions of a source database's fan-out log for one target database, one after the other; `worker` has the protocol.
@@ -121,7 +198,7 @@ pub struct FanOut {
     pub previous: u64,
     /// For whom, and what: the stored value of the message (checksum and `holdfast.v1.Entry`), so that the target stores
     /// the very same bytes.
-    pub entries: Vec<(UserId, Bytes)>,
+    pub entries: Vec<(Users, Bytes)>,
 }
 
 /// What a worker tells a shard about one of its sessions.
@@ -159,6 +236,8 @@ pub enum Delivery {
         message_id: MessageId,
         /// Its position in the conversation.
         seq: Seq,
+        /// The group that it has made.
+        group: Option<GroupId>,
     },
     /// The request was refused.
     Rejected {
@@ -196,6 +275,8 @@ pub enum Delivery {
         /// Why.
         why: Refusal,
     },
+    /// The answer to `History`.
+    History(Box<History>),
     /// Entries that were not delivered because the lane was full; the session is not live until it syncs.
     Gap {
         /// For which session.
@@ -221,8 +302,27 @@ impl Delivery {
             | Self::Page { session, .. }
             | Self::NoPage { session, .. }
             | Self::Gap { session, .. } => *session,
+            Self::History(history) => history.session,
         }
     }
+}
+
+// Lanes are rings of these, made when the process starts.
+const _: () = assert!(size_of::<Delivery>() <= 88);
+
+/// A part of a conversation.
+#[derive(Debug)]
+pub struct History {
+    /// For which session.
+    pub session: SessionAddress,
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// In the order of their `seq`, as they are now: protobuf-encoded `holdfast.v1.Entry`s.
+    pub messages: Vec<Bytes>,
+    /// The last `seq` of the conversation.
+    pub head: Seq,
+    /// Nothing that the user may see lies further in this direction.
+    pub end: bool,
 }
 
 /// Why a worker refused something.
@@ -242,6 +342,16 @@ pub enum Refusal {
     WrongEpoch,
     /// A cursor or `after` greater than the inbox's head.
     CursorAhead,
+    /// The user's role does not allow it, or the conversation is not one that it can be done to.
+    NotAllowed,
+    /// There is no such message that the user could edit, take back or answer.
+    UnknownMessage,
+    /// The user that it is about is not in the group.
+    UnknownMember,
+    /// All of them are in the group already.
+    AlreadyMembers,
+    /// More members than `limits.group_members`.
+    TooManyMembers,
 }
 
 /// How a worker reaches the sessions: one lane per shard. Never blocks.

@@ -18,6 +18,9 @@ pub(crate) struct MessageEntry<'a> {
     pub(crate) time_ms: u64,
     /// A `holdfast.v1.Body`, encoded.
     pub(crate) body: &'a [u8],
+    pub(crate) reply_to: Option<Seq>,
+    /// Only in a history: the last edit or deletion.
+    pub(crate) changed_by: Option<Seq>,
 }
 
 /// A conversation's text form, on the stack.
@@ -52,7 +55,8 @@ impl MessageEntry<'_> {
         let message_bytes =
             bytes.iter().filter(present).map(|(_, bytes)| delimited_bytes(bytes.len())).sum::<usize>()
                 + numbers.iter().filter(|(_, n)| *n != 0).map(|(_, n)| 1 + varint_bytes(*n)).sum::<usize>()
-                + delimited_bytes(self.body.len());
+                + delimited_bytes(self.body.len())
+                + self.optional().iter().flatten().map(|(_, seq)| 1 + varint_bytes(seq.0)).sum::<usize>();
         let mut out = make(delimited_bytes(message_bytes));
         put_head(&mut out, 1, message_bytes);
         let put_bytes = |out: &mut B, (field, bytes): (u32, &[u8])| {
@@ -78,7 +82,16 @@ impl MessageEntry<'_> {
         put_number(&mut out, time_ms);
         put_head(&mut out, 8, self.body.len());
         out.put_slice(self.body);
+        for (field, seq) in self.optional().into_iter().flatten() {
+            put_varint(&mut out, u64::from(field << 3));
+            put_varint(&mut out, seq.0);
+        }
         out
+    }
+
+    /// What the schema calls optional: it is there with its zero value too.
+    fn optional(&self) -> [Option<(u32, Seq)>; 2] {
+        [self.reply_to.map(|seq| (9, seq)), self.changed_by.map(|seq| (10, seq))]
     }
 
     /// Reads what `encode` wrote.
@@ -97,6 +110,8 @@ impl MessageEntry<'_> {
             device: &[],
             time_ms: 0,
             body: &[],
+            reply_to: None,
+            changed_by: None,
         };
         while !message.is_empty() {
             match field(&mut message)? {
@@ -110,6 +125,8 @@ impl MessageEntry<'_> {
                 (6, Field::Bytes(bytes)) => decoded.device = bytes,
                 (7, Field::Number(number)) => decoded.time_ms = number,
                 (8, Field::Bytes(bytes)) => decoded.body = bytes,
+                (9, Field::Number(number)) => decoded.reply_to = Some(Seq(number)),
+                (10, Field::Number(number)) => decoded.changed_by = Some(Seq(number)),
                 _ => return None,
             }
         }
@@ -132,7 +149,7 @@ fn put_head(out: &mut impl BufMut, field: u32, len: usize) {
     put_varint(out, len as u64);
 }
 
-fn put_varint(out: &mut impl BufMut, mut number: u64) {
+pub(crate) fn put_varint(out: &mut impl BufMut, mut number: u64) {
     while number >= 0x80 {
         out.put_u8(number as u8 | 0x80);
         number >>= 7;
@@ -160,7 +177,7 @@ fn field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Field<'a>)> {
     Some((tag >> 3, field))
 }
 
-fn varint(rest: &mut &[u8]) -> Option<u64> {
+pub(crate) fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, after) = rest.split_first()?;
@@ -202,6 +219,7 @@ mod tests {
             client_id in "[a-z0-9-]{0,64}",
             device in "[a-z]{0,64}",
             body in proptest::collection::vec(any::<u8>(), 0..300),
+            optional in any::<[Option<u64>; 2]>(),
         ) {
             let [seq, message_id, sender, time_ms] = numbers;
             let entry = MessageEntry {
@@ -213,6 +231,8 @@ mod tests {
                 device: device.as_bytes(),
                 time_ms,
                 body: &body,
+                reply_to: optional[0].map(Seq),
+                changed_by: optional[1].map(Seq),
             };
             let mut announced = 0;
             let bytes = entry.encode(|len| { announced = len; Vec::new() });

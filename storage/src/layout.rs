@@ -5,11 +5,17 @@
 //! messages   conversation 16 | seq 8               →  01 | crc 4 | Entry (protobuf, chat.proto)
 //! dedupe     fingerprint 16                        →  01 | crc 4 | message id 8 | seq 8
 //! inbox      user 8 | rev 8                        →  01 | crc 4 | Entry: the very bytes of the message
-//! fan-out    target 2 | position mod 4096 2        →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
+//! fan-out    target 2 | position mod 4096 2        →  02 | crc 4 | position 8 | n × (conversation 16 | seq 8 | users)
+//!                                          before   →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
 //! cursors    user 8 | device 8                     →  01 | crc 4 | rev 8 | time 8 (ms)
 //! state      'i'                                   →  01 | crc 4 | last message id 8
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
+//! groups     conversation 16                       →  01 | crc 4 | what `group` says
+//! amended    conversation 16 | seq 8               →  01 | crc 4 | seq of the last edit or deletion 8
 //! ```
+//!
+//! - **users**: how many there are, then the first one and the distances between them, all as varints; 0: the same as
+//!   before. 250 members of a group take 300 bytes, and a batch of messages to them takes them once.
 //!
 //! - **fingerprint**: the first 16 bytes of SHA-256 over (conversation, sender, device, client id). Nobody can make two
 //!   of them meet, which would swallow a message; and keys of 16 random bytes are what the engine compares fastest.
@@ -21,14 +27,17 @@
 //!   target has confirmed it. So the log has a limit, and trimming it costs neither deletions nor tombstones.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserId};
+use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, Seq, UserId};
 use sha2::{Digest as _, Sha256};
 
+use crate::command::Users;
 use crate::engine::{Key, StoreError, Table};
-use crate::entry::MessageEntry;
+use crate::entry::{self, MessageEntry};
 
-/// Version byte of all values so far.
+/// Version byte of values.
 pub(crate) const VALUE_VERSION: u8 = 1;
+/// Version byte of intents for several users each.
+const INTENTS_VERSION: u8 = 2;
 /// Version and checksum.
 pub(crate) const ENVELOPE_BYTES: usize = 5;
 /// Positions that a fan-out log holds per target.
@@ -66,6 +75,10 @@ pub(crate) fn fan_out_key(target: u16, position: u64) -> Key {
     key
 }
 
+pub(crate) fn group_key(conversation: ConversationId) -> Key {
+    Key::from_slice(&conversation.0.to_be_bytes())
+}
+
 pub(crate) fn last_id_key() -> Key {
     Key::from_slice(b"i")
 }
@@ -82,6 +95,20 @@ pub(crate) fn fingerprint(
     device: DeviceId,
     client_id: &[u8],
 ) -> Fingerprint {
+    digest(conversation, sender, device, client_id)
+}
+
+/// The group that a device makes under a client id: the same one however often it asks, so that there is no second one
+/// when it has to ask again.
+#[must_use]
+pub fn new_group(creator: UserId, device: DeviceId, client_id: &[u8]) -> GroupId {
+    // No conversation has this id, so no message has this digest.
+    let digest = digest(ConversationId(0), creator, device, client_id);
+    let (number, _) = digest.split_first_chunk::<8>().expect("invariant: 16 bytes");
+    GroupId(u64::from_be_bytes(*number).max(1))
+}
+
+fn digest(conversation: ConversationId, sender: UserId, device: DeviceId, client_id: &[u8]) -> Fingerprint {
     let digest = Sha256::new()
         .chain_update(conversation.0.to_be_bytes())
         .chain_update(sender.0.to_be_bytes())
@@ -97,7 +124,7 @@ pub(crate) fn seal(payload_bytes: usize, write: impl FnOnce(&mut BytesMut)) -> B
     let mut value = BytesMut::with_capacity(ENVELOPE_BYTES + payload_bytes);
     value.put_bytes(0, ENVELOPE_BYTES);
     write(&mut value);
-    sign(&mut value);
+    sign(VALUE_VERSION, &mut value);
     value.freeze()
 }
 
@@ -108,28 +135,33 @@ pub(crate) fn seal_entry(entry: &MessageEntry<'_>) -> Bytes {
         value.put_bytes(0, ENVELOPE_BYTES);
         value
     });
-    sign(&mut value);
+    sign(VALUE_VERSION, &mut value);
     value.freeze()
 }
 
-fn sign(value: &mut BytesMut) {
+fn sign(version: u8, value: &mut BytesMut) {
     let crc = crc32c::crc32c(&value[ENVELOPE_BYTES..]);
-    value[0] = VALUE_VERSION;
+    value[0] = version;
     value[1..ENVELOPE_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The payload of a value, checked.
 pub(crate) fn open(table: Table, key: &[u8], value: &Bytes) -> Result<Bytes, StoreError> {
+    open_version(table, key, value, VALUE_VERSION).map(|(_, payload)| payload)
+}
+
+/// Version and payload of a value, checked; versions up to `newest` are known.
+fn open_version(table: Table, key: &[u8], value: &Bytes, newest: u8) -> Result<(u8, Bytes), StoreError> {
     let [version, c0, c1, c2, c3, payload @ ..] = value.as_ref() else {
         return Err(corrupt(table, key, "the value is too short"));
     };
-    if *version != VALUE_VERSION {
+    if !(VALUE_VERSION..=newest).contains(version) {
         return Err(corrupt(table, key, "the value has a version that this program does not know"));
     }
     if crc32c::crc32c(payload) != u32::from_le_bytes([*c0, *c1, *c2, *c3]) {
         return Err(corrupt(table, key, "the checksum is wrong"));
     }
-    Ok(value.slice(ENVELOPE_BYTES..))
+    Ok((*version, value.slice(ENVELOPE_BYTES..)))
 }
 
 /// The entry in a sealed value, unchecked: for values that were made by this process.
@@ -172,46 +204,84 @@ pub(crate) fn key_number(table: Table, key: &[u8]) -> Result<u64, StoreError> {
     }
 }
 
-/// One message for one user, as the fan-out log names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One message for these users, as the fan-out log names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Intent {
     pub(crate) conversation: ConversationId,
     pub(crate) seq: Seq,
-    pub(crate) user: UserId,
+    /// In the order of their ids, each once; never none.
+    pub(crate) users: Users,
 }
 
-const INTENT_BYTES: usize = 32;
+const INTENT_BYTES: usize = 24;
+/// Of an intent in the first version, which had one user each.
+const INTENT_BYTES_1: usize = 32;
 
 pub(crate) fn seal_intents(position: u64, intents: &[Intent]) -> Bytes {
-    seal(8 + INTENT_BYTES * intents.len(), |payload| {
-        payload.put_u64_le(position);
-        for intent in intents {
-            payload.put_u128_le(intent.conversation.0);
-            payload.put_u64_le(intent.seq.0);
-            payload.put_u64_le(intent.user.0);
+    let users: usize = intents.iter().map(|intent| intent.users.len()).sum();
+    let mut value =
+        BytesMut::with_capacity(ENVELOPE_BYTES + 8 + (INTENT_BYTES + 4) * intents.len() + 4 * users);
+    value.put_bytes(0, ENVELOPE_BYTES);
+    value.put_u64_le(position);
+    let mut before: &[UserId] = &[];
+    for intent in intents {
+        value.put_u128_le(intent.conversation.0);
+        value.put_u64_le(intent.seq.0);
+        if intent.users.as_slice() == before {
+            entry::put_varint(&mut value, 0);
+            continue;
         }
-    })
+        before = &intent.users;
+        entry::put_varint(&mut value, before.len() as u64);
+        let mut last = 0;
+        for user in before {
+            entry::put_varint(&mut value, user.0 - last);
+            last = user.0;
+        }
+    }
+    sign(INTENTS_VERSION, &mut value);
+    value.freeze()
 }
 
 pub(crate) fn open_intents(key: &[u8], value: &Bytes) -> Result<(u64, Vec<Intent>), StoreError> {
-    let payload = open(Table::FanOut, key, value)?;
+    let (version, payload) = open_version(Table::FanOut, key, value, INTENTS_VERSION)?;
     let wrong = || corrupt(Table::FanOut, key, "the value has a wrong length");
-    let (position, rest) = payload.split_first_chunk::<8>().ok_or_else(wrong)?;
-    let (intents, rest) = rest.as_chunks::<INTENT_BYTES>();
-    if !rest.is_empty() {
-        return Err(wrong());
-    }
-    let intents = intents.iter().map(|bytes| {
-        let (conversation, rest) = bytes.split_first_chunk::<16>().expect("invariant: 32 bytes");
-        let (seq, user) = rest.split_first_chunk::<8>().expect("invariant: 16 bytes");
-        let user = user.first_chunk::<8>().expect("invariant: 8 bytes");
-        Intent {
+    let (position, mut rest) = payload.split_first_chunk::<8>().ok_or_else(wrong)?;
+    let mut intents: Vec<Intent> = Vec::new();
+    while !rest.is_empty() {
+        let (conversation, after) = rest.split_first_chunk::<16>().ok_or_else(wrong)?;
+        let (seq, after) = after.split_first_chunk::<8>().ok_or_else(wrong)?;
+        rest = after;
+        let users = if version == VALUE_VERSION {
+            let (user, after) =
+                rest.split_first_chunk::<{ INTENT_BYTES_1 - INTENT_BYTES }>().ok_or_else(wrong)?;
+            rest = after;
+            Users::from_slice(&[UserId(u64::from_le_bytes(*user))])
+        } else {
+            read_users(&mut rest, intents.last().map(|before| &before.users)).ok_or_else(wrong)?
+        };
+        intents.push(Intent {
             conversation: ConversationId(u128::from_le_bytes(*conversation)),
             seq: Seq(u64::from_le_bytes(*seq)),
-            user: UserId(u64::from_le_bytes(*user)),
-        }
-    });
-    Ok((u64::from_le_bytes(*position), intents.collect()))
+            users,
+        });
+    }
+    Ok((u64::from_le_bytes(*position), intents))
+}
+
+fn read_users(rest: &mut &[u8], before: Option<&Users>) -> Option<Users> {
+    let count = usize::try_from(entry::varint(rest)?).ok()?;
+    if count == 0 {
+        return before.cloned();
+    }
+    // Each takes a byte at least.
+    let mut users = Users::with_capacity(count.min(rest.len()));
+    let mut last = 0u64;
+    for _ in 0..count {
+        last = last.checked_add(entry::varint(rest)?)?;
+        users.push(UserId(last));
+    }
+    Some(users)
 }
 
 /// A dedupe record.
@@ -256,8 +326,8 @@ mod tests {
 
     #[test]
     fn a_changed_byte_is_noticed_wherever_it_is() {
-        let value =
-            seal_intents(9, &[Intent { conversation: ConversationId(1), seq: Seq(2), user: UserId(3) }]);
+        let users = Users::from_slice(&[UserId(3), UserId(300)]);
+        let value = seal_intents(9, &[Intent { conversation: ConversationId(1), seq: Seq(2), users }]);
         assert_eq!(open_intents(b"k", &value).unwrap().0, 9);
         for at in 0..value.len() {
             let mut bytes = value.to_vec();
@@ -274,10 +344,48 @@ mod tests {
         let known = Known { message_id: MessageId(1 << 40), seq: Seq(3) };
         assert_eq!(Known::open(b"k", &known.seal()).unwrap(), known);
         assert!(open_numbers::<1>(Table::State, b"k", &known.seal()).is_err());
-        let intents: Vec<_> = (0..5)
-            .map(|n| Intent { conversation: ConversationId(n.into()), seq: Seq(n + 1), user: UserId(n + 2) })
+        let intents: Vec<_> = [&[3][..], &[3], &[1, 2, u64::MAX], &[1, 2, u64::MAX], &[3]]
+            .into_iter()
+            .zip(1..)
+            .map(|(users, n)| Intent {
+                conversation: ConversationId(n.into()),
+                seq: Seq(n + 1),
+                users: users.iter().map(|&user| UserId(user)).collect(),
+            })
             .collect();
         assert_eq!(open_intents(b"k", &seal_intents(77, &intents)).unwrap(), (77, intents));
+        assert_eq!(open_intents(b"k", &seal_intents(78, &[])).unwrap(), (78, vec![]));
+    }
+
+    #[test]
+    fn intents_of_the_first_version_are_read() {
+        let value = seal(8 + 2 * INTENT_BYTES_1, |payload| {
+            payload.put_u64_le(9);
+            for n in 1..3u64 {
+                payload.put_u128_le(n.into());
+                payload.put_u64_le(n + 10);
+                payload.put_u64_le(n + 20);
+            }
+        });
+        let intent = |n: u64| Intent {
+            conversation: ConversationId(n.into()),
+            seq: Seq(n + 10),
+            users: Users::from_slice(&[UserId(n + 20)]),
+        };
+        assert_eq!(open_intents(b"k", &value).unwrap(), (9, vec![intent(1), intent(2)]));
+    }
+
+    #[test]
+    fn the_users_of_a_group_are_few_bytes_each_and_stand_once_per_batch() {
+        let intent = |seq: u64| Intent {
+            conversation: ConversationId(7),
+            seq: Seq(seq),
+            users: (1..=250).map(|user| UserId(user * 40)).collect(),
+        };
+        let one = seal_intents(1, &[intent(1)]).len();
+        let hundred = seal_intents(1, &(1..=100).map(intent).collect::<Vec<_>>()).len();
+        assert!(one <= 300, "{one} bytes");
+        assert_eq!(hundred, one + 99 * (INTENT_BYTES + 1));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod directory;
 pub mod engine;
 mod entry;
 mod error;
+mod group;
 mod heads;
 mod layout;
 mod options;
@@ -19,6 +20,7 @@ pub mod worker;
 mod workers;
 
 pub use error::StorageError;
+pub use layout::new_group;
 pub use options::{Clock, Limits, Options};
 pub use stats::{BUCKETS_US, Durations, Stats, WorkerStats};
 pub use workers::{Readiness, ReadyHandle, Running, StatsHandle, Workers};

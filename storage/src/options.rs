@@ -44,6 +44,10 @@ impl fmt::Debug for Clock {
 pub struct Limits {
     /// Sessions that a user may have at a time, one per device; also the device cursors kept per user.
     pub devices: u16,
+    /// Members of a group.
+    pub group_members: u16,
+    /// Messages of one answer to a history request.
+    pub history_messages: u32,
     /// Entries per page.
     pub page_entries: u32,
     /// Bytes of entries per page; a page has at least one entry.
@@ -70,6 +74,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             devices: 10,
+            group_members: 500,
+            history_messages: 200,
             page_entries: 1_000,
             page_bytes: 128 * 1024,
             turn_page_bytes: 2 * 1024 * 1024,
@@ -131,7 +137,7 @@ impl Options {
     /// [`StorageError::Option`].
     pub fn validate(&self) -> Result<(), StorageError> {
         let limits = &self.limits;
-        let ranges: [(&'static str, u64, u64, u64); 15] = [
+        let ranges: [(&'static str, u64, u64, u64); 17] = [
             ("databases", u64::from(self.databases.unwrap_or(2)), 1, 64),
             ("cache_bytes", self.cache_bytes, 16 << 20, 1 << 40),
             ("reserve_bytes", self.reserve_bytes, 0, 1 << 50),
@@ -139,6 +145,8 @@ impl Options {
             ("batch_commands", self.batch_commands as u64, 1, 1 << 16),
             ("batch_bytes", self.batch_bytes as u64, 1, 64 << 20),
             ("limits.devices", u64::from(limits.devices), 1, 1_000),
+            ("limits.group_members", u64::from(limits.group_members), 1, 10_000),
+            ("limits.history_messages", u64::from(limits.history_messages), 1, 1_000),
             ("limits.page_entries", u64::from(limits.page_entries), 1, 10_000),
             ("limits.page_bytes", limits.page_bytes as u64, 1, 16 << 20),
             ("limits.turn_page_bytes", limits.turn_page_bytes as u64, 1, 256 << 20),

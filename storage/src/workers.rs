@@ -406,7 +406,7 @@ impl Thread {
 
 fn body_bytes(envelope: &Envelope<Command>) -> usize {
     match &envelope.command {
-        Command::Send(message) => message.body.len(),
+        Command::Send(message) => message.act.bytes(),
         _ => 0,
     }
 }

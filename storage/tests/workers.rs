@@ -10,7 +10,7 @@ use holdfast_protocol::id::{ConversationId, DeviceId, Rev, Snowflake, UserId};
 use holdfast_router::{Key, RouteError};
 use holdfast_storage::check::{check, stats};
 use holdfast_storage::command::{
-    ClientId, Command, Deliver, Delivery, Refusal, Register, SendMessage, SessionAddress,
+    Act, ClientId, Command, Deliver, Delivery, Refusal, Register, SendMessage, SessionAddress,
 };
 use holdfast_storage::{Clock, Options, Readiness, Running, StorageError, Workers};
 
@@ -70,7 +70,7 @@ impl Store {
             session: session(from),
             conversation,
             client_id: ClientId::from_slice(client_id.as_bytes()),
-            body: Bytes::from_static(&[0x0a, 2, b'h', b'i']),
+            act: Act::Say { body: Bytes::from_static(&[0x0a, 2, b'h', b'i']), reply_to: None },
         };
         self.submit(Key::Conversation(conversation), Command::Send(Box::new(message)));
     }
@@ -132,7 +132,7 @@ fn what_was_accepted_is_there_after_a_stop_and_in_whichever_directory_it_was_put
             store.send(1 + n % 7, 8 + n % 5, &n.to_string());
         }
         while accepted.len() < 300 {
-            if let Delivery::Accepted { session, client_id, message_id, seq } = store.next() {
+            if let Delivery::Accepted { session, client_id, message_id, seq, .. } = store.next() {
                 let before = accepted.insert((session, client_id), (message_id, seq));
                 assert_eq!(before, None, "one answer each");
             }

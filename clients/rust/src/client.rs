@@ -163,7 +163,8 @@ impl<R: Random> Client<R> {
         body: Body,
     ) -> Result<(), SendError> {
         let (client_id, conversation) = (client_id.into(), conversation.into());
-        self.outbox.push(chat::Send { client_id, conversation, body: Some(body) }, self.body_bytes_max)
+        let send = chat::Send { client_id, conversation, body: Some(body), reply_to: None };
+        self.outbox.push(send, self.body_bytes_max)
     }
 
     /// Says that everything up to `rev` has been dealt with; the server hears of it soon.
@@ -428,7 +429,8 @@ impl<R: Random> Client<R> {
                 Frame::Accepted(accepted) => self.handle_accepted(accepted),
                 Frame::Gap(_) => self.sync_at_ms = Some(self.now_ms),
                 Frame::Welcome(_) => self.break_off("a second `welcome`".to_owned()),
-                Frame::Pong(_) | Frame::Error(_) | Frame::Drain(_) => {}
+                // Nothing that it has asked for.
+                Frame::Pong(_) | Frame::Error(_) | Frame::Drain(_) | Frame::History(_) => {}
             },
             _ => self.break_off("a frame before `welcome`".to_owned()),
         }

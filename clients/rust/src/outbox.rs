@@ -116,7 +116,21 @@ fn body_bytes(body: &Body) -> usize {
     match &body.kind {
         Some(body::Kind::Text(text)) => text.len(),
         Some(body::Kind::Custom(custom)) => custom.content_type.len() + custom.data.len(),
-        None => 0,
+        Some(body::Kind::Media(media)) => {
+            media.id.len() + media.content_type.len() + media.name.len() + media.caption.len()
+        }
+        // Only a server writes these, and refuses them from a client.
+        Some(
+            body::Kind::GroupCreated(_)
+            | body::Kind::MembersAdded(_)
+            | body::Kind::MemberRemoved(_)
+            | body::Kind::MemberLeft(_)
+            | body::Kind::Renamed(_)
+            | body::Kind::RoleSet(_)
+            | body::Kind::Edited(_)
+            | body::Kind::Deleted(_),
+        )
+        | None => 0,
     }
 }
 
@@ -126,7 +140,7 @@ mod tests {
 
     fn message(client_id: &str) -> chat::Send {
         let body = Some(Body { kind: Some(body::Kind::Text("12345678".into())) });
-        chat::Send { client_id: client_id.into(), conversation: "@2".into(), body }
+        chat::Send { client_id: client_id.into(), conversation: "@2".into(), body, reply_to: None }
     }
 
     fn written(outbox: &mut Outbox) -> Vec<String> {

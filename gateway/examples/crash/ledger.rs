@@ -81,6 +81,7 @@ impl Side {
             client_id: client_id.clone(),
             conversation: format!("@{}", self.other),
             body: Some(chat::Body { kind: Some(chat::body::Kind::Text(text)) }),
+            reply_to: None,
         };
         self.unacked.insert(client_id, send.clone());
         send

@@ -221,6 +221,7 @@ impl Peer {
             client_id: client_id.to_owned(),
             conversation: format!("@{to}"),
             body: Some(chat::Body { kind: Some(chat::body::Kind::Text(text.to_owned())) }),
+            reply_to: None,
         }));
     }
 

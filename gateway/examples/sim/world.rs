@@ -297,6 +297,8 @@ fn rules() -> ShardRules {
             body_bytes: 4 << 10,
             output_bytes: OUTPUT_BYTES,
             page_entries: 7,
+            group_members: 500,
+            history_messages: 200,
         },
         head: HeadLimits::default(),
         chat_messages: MessageLimits { frame_bytes: 16 << 10, message_bytes: 16 << 10, fragments: 16 },

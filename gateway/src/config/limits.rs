@@ -22,6 +22,10 @@ pub const OUTPUT_BYTES: u64 = 256 << 10;
 pub const PAGE_BYTES: u64 = 128 << 10;
 /// Entries of one page.
 pub const PAGE_ENTRIES: u32 = 1_000;
+/// Members of one group: beyond, `too_many_members`.
+pub const GROUP_MEMBERS: u32 = 500;
+/// Messages of one answer to `history`.
+pub const HISTORY_MESSAGES: u32 = 200;
 /// Bytes of a request head.
 pub const REQUEST_HEAD_BYTES: u64 = 8 << 10;
 /// Header lines of a request head.
@@ -87,6 +91,10 @@ pub struct Limits {
     pub page_entries: u32,
     /// Bytes of one inbox page.
     pub page_bytes: u64,
+    /// Members of one group.
+    pub group_members: u32,
+    /// Messages of one answer to `history`.
+    pub history_messages: u32,
     /// Messages per second and session, sustained.
     pub send_per_second: u32,
     /// Messages that a session may send at once.
@@ -116,6 +124,8 @@ impl Default for Limits {
             kernel_send_buffer_bytes: KERNEL_SEND_BUFFER_BYTES,
             page_entries: PAGE_ENTRIES,
             page_bytes: PAGE_BYTES,
+            group_members: GROUP_MEMBERS,
+            history_messages: HISTORY_MESSAGES,
             send_per_second: SEND_PER_SECOND,
             send_burst: SEND_BURST,
             control_frames: CONTROL_FRAMES,

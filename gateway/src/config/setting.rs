@@ -187,6 +187,18 @@ pub static SETTINGS: &[Setting] = &[
         "Bytes of one inbox page."
     ),
     setting!(
+        "limits.group_members",
+        limits.group_members,
+        Count { min: 2, max: 10_000 },
+        "Members of one group."
+    ),
+    setting!(
+        "limits.history_messages",
+        limits.history_messages,
+        Count { min: 1, max: 1_000 },
+        "Messages of one answer to `history`."
+    ),
+    setting!(
         "limits.send_per_second",
         limits.send_per_second,
         Count { min: 1, max: 100_000 },

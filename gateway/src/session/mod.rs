@@ -15,17 +15,18 @@
 
 mod device;
 mod rate;
+mod requests;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use holdfast_protocol::chat::close::{self, ChatClose};
 use holdfast_protocol::chat::{self, Format, client_frame, error_code, server_frame};
-use holdfast_protocol::id::{DeviceId, Rev, UserId};
+use holdfast_protocol::id::{ConversationId, DeviceId, Rev, UserId};
 use holdfast_protocol::ws::{self, CloseCode, Opcode};
 use holdfast_reactor::Moment;
 use holdfast_router::Key;
-use holdfast_storage::command::{Command, Delivery, Refusal, Register, SendMessage, SessionAddress};
+use holdfast_storage::command::{Command, Delivery, History, Refusal, Register, SendMessage, SessionAddress};
 use prost::Message as _;
 use smallvec::SmallVec;
 
@@ -53,6 +54,10 @@ pub struct SessionRules {
     pub output_bytes: usize,
     /// Entries of one page.
     pub page_entries: u32,
+    /// Members of a group.
+    pub group_members: u32,
+    /// Messages of one answer to `history`.
+    pub history_messages: u32,
 }
 
 /// What a session is told with each call, and where it writes.
@@ -269,7 +274,17 @@ impl Session {
                 self.write_error(context, error_code::ALREADY_LOGGED_IN, text, 0, "");
                 close::PROTOCOL.into()
             }
-            (_, client_frame::Frame::Send(send)) => self.handle_send(send, session, context),
+            (_, client_frame::Frame::History(request)) => self.limited(context, |this, context| {
+                match requests::history(request, this.user, session, context.rules) {
+                    Ok(request) => {
+                        Outcome::Submit(Key::Conversation(request.conversation), Command::History(request))
+                    }
+                    Err(wrong) => {
+                        this.write_error(context, wrong.code, &wrong.message, 0, "");
+                        Outcome::Nothing
+                    }
+                }
+            }),
             (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
                 let Some((user, device)) = this.identity() else { return Outcome::Nothing };
                 Outcome::Submit(Key::User(user), Command::Ack { user, device, session, rev: Rev(ack.rev) })
@@ -291,6 +306,7 @@ impl Session {
                 this.write(context, server_frame::Frame::Pong(pong));
                 Outcome::Nothing
             }),
+            (_, frame) => self.handle_request(frame, session, context),
         }
     }
 
@@ -329,43 +345,39 @@ impl Session {
         self.log_in(&claims, devices.share(name), session, context.accepted_tick, hello.cursor.map(Rev))
     }
 
-    fn handle_send(
+    /// What changes a conversation: a message, or something about one, or about who is there.
+    fn handle_request(
         &mut self,
-        send: chat::Send,
+        frame: client_frame::Frame,
         session: SessionAddress,
         context: &mut Context<'_>,
     ) -> Outcome {
+        let client_id = requests::client_id(&frame).to_owned();
         if let Err(wait) = self.sends.take(context.rules.send, context.now) {
             let text = format!(
                 "more than {} sends per second with a burst of {}",
                 context.rules.send_per_second, context.rules.send.burst
             );
             context.counters.rate_limited.add(1);
-            self.write_error(context, error_code::RATE_LIMITED, &text, wait_ms(wait), &send.client_id);
+            self.write_error(context, error_code::RATE_LIMITED, &text, wait_ms(wait), &client_id);
             return Outcome::Nothing;
         }
-        let checked = chat::check_client_id(&send.client_id)
-            .and_then(|()| chat::check_body(send.body.as_ref(), context.rules.body_bytes as usize));
-        if let Err(error) = checked {
-            self.write_error(context, error.code(), &error.to_string(), 0, &send.client_id);
-            return Outcome::Nothing;
-        }
-        let conversation = match chat::parse_conversation(&send.conversation, self.user) {
-            Ok(conversation) => conversation,
-            Err(error) => {
-                self.write_error(context, error.code(), &error.to_string(), 0, &send.client_id);
+        let Some(device) = self.device.clone() else { return Outcome::Nothing };
+        let (conversation, act) = match requests::act(frame, self.user, device.id, context.rules) {
+            Ok(act) => act,
+            Err(wrong) => {
+                self.write_error(context, wrong.code, &wrong.message, 0, &client_id);
                 return Outcome::Nothing;
             }
         };
-        let Some(device) = &self.device else { return Outcome::Nothing };
         let message = SendMessage {
             sender: self.user,
             device: device.id,
             device_name: SmallVec::from_slice(device.name.as_bytes()),
             session,
             conversation,
-            client_id: SmallVec::from_slice(send.client_id.as_bytes()),
-            body: send.body.unwrap_or_default().encode_to_vec().into(),
+            client_id: SmallVec::from_slice(client_id.as_bytes()),
+            act,
         };
         Outcome::Submit(Key::Conversation(conversation), Command::Send(Box::new(message)))
     }
@@ -420,9 +432,11 @@ impl Session {
             }
             Delivery::Replaced { .. } if planted::REPLACED_GOES_ON.is_planted() => Outcome::Nothing,
             Delivery::Replaced { .. } => close::REPLACED.into(),
-            Delivery::Accepted { client_id, message_id, seq, .. } => {
+            Delivery::Accepted { client_id, message_id, seq, group, .. } => {
                 let client_id = String::from_utf8_lossy(&client_id).into_owned();
-                let accepted = chat::Accepted { client_id, message_id: message_id.0, seq: seq.0 };
+                let conversation = group.map(|group| ConversationId::group(group).to_string());
+                let accepted =
+                    chat::Accepted { client_id, message_id: message_id.0, seq: seq.0, conversation };
                 if planted::ANSWERED_TWICE.is_planted() {
                     self.write(context, server_frame::Frame::Accepted(accepted.clone()));
                 }
@@ -441,6 +455,20 @@ impl Session {
             }
             Delivery::Page { entries, head, live, .. } => {
                 self.handle_page(&entries, head, live, session, entry_json, context)
+            }
+            Delivery::History(history) => {
+                let History { conversation, messages, head, end, .. } = *history;
+                let bytes: usize = messages.iter().map(bytes::Bytes::len).sum();
+                if context.unsent_bytes + bytes > context.rules.output_bytes {
+                    let text = "more is waiting for this connection than limits.output leaves room for";
+                    self.write_error(context, error_code::OVERLOADED, text, 1_000, "");
+                    return Outcome::Nothing;
+                }
+                let messages = messages.iter().filter_map(message_of).collect();
+                let conversation = conversation.to_string();
+                let history = chat::History { conversation, messages, head: head.0, end };
+                self.write(context, server_frame::Frame::History(history));
+                Outcome::Nothing
             }
             Delivery::NoPage { why, .. } => {
                 self.page_awaited = false;
@@ -699,6 +727,13 @@ impl EntryJson {
     }
 }
 
+/// The message in an entry.
+fn message_of(entry: &bytes::Bytes) -> Option<chat::Message> {
+    match chat::Entry::decode(entry.clone()).ok()?.kind? {
+        chat::entry::Kind::Message(message) => Some(message),
+    }
+}
+
 /// A wait in whole milliseconds, at least one: 0 would mean that there is none.
 fn wait_ms(wait: Duration) -> u32 {
     u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1)
@@ -725,5 +760,19 @@ fn explain(why: Refusal) -> (&'static str, &'static str) {
             (error_code::OVERLOADED, "the conversation is moving to another worker; send it again")
         }
         Refusal::CursorAhead => (error_code::CURSOR_AHEAD, "the cursor is greater than the inbox's last rev"),
+        Refusal::NotAllowed => {
+            (error_code::NOT_ALLOWED, "your role in this conversation does not allow that")
+        }
+        Refusal::UnknownMessage => (
+            error_code::UNKNOWN_MESSAGE,
+            "there is no message with this seq that could be edited, taken back or answered",
+        ),
+        Refusal::UnknownMember => (error_code::UNKNOWN_MEMBER, "this user is not in the group"),
+        Refusal::AlreadyMembers => {
+            (error_code::ALREADY_MEMBERS, "all of these users are in the group already")
+        }
+        Refusal::TooManyMembers => {
+            (error_code::TOO_MANY_MEMBERS, "the group would have more members than limits.group_members")
+        }
     }
 }

@@ -139,6 +139,7 @@ impl Chat {
             client_id: self.books.client_id(member, number),
             conversation: format!("@{}", self.login.credentials.user(stamp.receiver)),
             body: Some(Body { kind: Some(body::Kind::Text(text)) }),
+            reply_to: None,
         };
         self.say(fleet, member, client_frame::Frame::Send(send));
     }
@@ -265,7 +266,7 @@ impl Scenario for Chat {
                 self.drained.insert(member, Duration::from_millis(u64::from(drain.after_ms)));
             }
             server_frame::Frame::Error(error) => self.error(fleet, member, &error),
-            server_frame::Frame::Pong(_) => {}
+            server_frame::Frame::Pong(_) | server_frame::Frame::History(_) => {}
         }
     }
 

@@ -60,7 +60,7 @@ struct User {
 
 #[derive(Debug)]
 enum Out {
-    Frame(server_frame::Frame),
+    Frame(Box<server_frame::Frame>),
     Close(u16),
 }
 
@@ -147,7 +147,7 @@ fn serve(stream: TcpStream, world: &Mutex<World>, fault: Fault) -> tungstenite::
             match out {
                 Out::Frame(frame) => {
                     let mut bytes = Vec::new();
-                    chat::encode_server(format, &ServerFrame { frame: Some(frame) }, &mut bytes);
+                    chat::encode_server(format, &ServerFrame { frame: Some(*frame) }, &mut bytes);
                     socket.write(match format {
                         Format::Json => Message::text(String::from_utf8(bytes).expect("JSON is UTF-8")),
                         Format::Protobuf => Message::binary(bytes),
@@ -194,7 +194,7 @@ fn register(world: &mut World, user: u64, cursor: Option<u64>, sender: &Sender<O
         head: record.rev,
         ..chat::Welcome::default()
     };
-    let _ = sender.send(Out::Frame(server_frame::Frame::Welcome(welcome)));
+    let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Welcome(welcome))));
     page(record, cursor, sender);
     record.session = Some((session, sender.clone()));
 }
@@ -204,7 +204,7 @@ fn page(record: &mut User, after: u64, sender: &Sender<Out>) {
     record.gapped = false;
     if !events.is_empty() {
         let page = chat::Page { events, head: record.rev, live: true };
-        let _ = sender.send(Out::Frame(server_frame::Frame::Page(page)));
+        let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Page(page))));
     }
 }
 
@@ -234,7 +234,7 @@ fn receive(world: &mut World, from: u64, send: chat::Send, sender: &Sender<Out>,
     let pair = (from.min(to), from.max(to));
     let key = (pair.0, pair.1, send.client_id.clone());
     if let Some(again) = world.accepted.get(&key) {
-        let _ = sender.send(Out::Frame(server_frame::Frame::Accepted(again.clone())));
+        let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Accepted(again.clone()))));
         return;
     }
     let number = world.messages;
@@ -252,7 +252,7 @@ fn receive(world: &mut World, from: u64, send: chat::Send, sender: &Sender<Out>,
                 retry_after_ms: 30,
                 client_id: send.client_id,
             };
-            let _ = sender.send(Out::Frame(server_frame::Frame::Error(error)));
+            let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Error(error))));
             return;
         }
         Fault::CloseAll(at, code) if is(at) => {
@@ -277,9 +277,10 @@ fn receive(world: &mut World, from: u64, send: chat::Send, sender: &Sender<Out>,
         body: send.body,
         ..chat::Message::default()
     };
-    let accepted = chat::Accepted { client_id: send.client_id, message_id: number + 1, seq: message.seq };
+    let (client_id, message_id, seq) = (send.client_id, number + 1, message.seq);
+    let accepted = chat::Accepted { client_id, message_id, seq, conversation: None };
     world.accepted.insert(key, accepted.clone());
-    let _ = sender.send(Out::Frame(server_frame::Frame::Accepted(accepted)));
+    let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Accepted(accepted))));
     if fault != Fault::LoseOwnEvent(number) {
         deliver(world.users.entry(from).or_default(), message.clone(), Fault::None, number);
     }
@@ -311,7 +312,7 @@ fn deliver(user: &mut User, mut message: chat::Message, fault: Fault, number: u6
             user.gapped = true;
             let gap = chat::Gap { from: event.rev, to: event.rev, why: "planted".into() };
             if let Some((_, session)) = &user.session {
-                let _ = session.send(Out::Frame(server_frame::Frame::Gap(gap)));
+                let _ = session.send(Out::Frame(Box::new(server_frame::Frame::Gap(gap))));
             }
         }
         _ => {}
@@ -332,6 +333,6 @@ fn deliver(user: &mut User, mut message: chat::Message, fault: Fault, number: u6
 fn show(user: &mut User, event: chat::Event) {
     user.inbox.push(event.clone());
     if let (Some((_, session)), false) = (&user.session, user.gapped) {
-        let _ = session.send(Out::Frame(server_frame::Frame::Event(event)));
+        let _ = session.send(Out::Frame(Box::new(server_frame::Frame::Event(event))));
     }
 }

@@ -43,9 +43,28 @@ codes! {
     BAD_BODY = "bad_body";
     /// The content type is not 1 to 255 printable ASCII characters.
     BAD_CONTENT_TYPE = "bad_content_type";
+    /// The media's id is not 1 to 128 of `A-Z a-z 0-9 . _ -`, or its name is longer than 255 bytes.
+    BAD_MEDIA = "bad_media";
+    /// A group's title is not 1 to 128 bytes long.
+    BAD_TITLE = "bad_title";
+    /// A list of users is empty, names one twice, or names user 0, which is nobody.
+    BAD_MEMBERS = "bad_members";
+    /// A role is none of member (0), admin (1) and owner (2).
+    BAD_ROLE = "bad_role";
+    /// The group would have more members than are allowed.
+    TOO_MANY_MEMBERS = "too_many_members";
+    /// The user's role in the conversation does not allow it, or the conversation is a direct one.
+    NOT_ALLOWED = "not_allowed";
+    /// There is no message with this `seq` that could be edited, taken back or answered.
+    UNKNOWN_MESSAGE = "unknown_message";
+    /// The user to be removed, or to be given a role, is not in the group.
+    UNKNOWN_MEMBER = "unknown_member";
+    /// All of the users are in the group already.
+    ALREADY_MEMBERS = "already_members";
     /// The body has more bytes than `limits.messageBytes`.
     MESSAGE_TOO_LARGE = "message_too_large";
-    /// More entries per page asked for than `limits.pageEntries`.
+    /// More entries per page asked for than `limits.pageEntries`, more messages of a history than 200, or both
+    /// directions at once.
     BAD_LIMIT = "bad_limit";
     /// An `ack`, a `sync` or a `hello` names a `rev` that the inbox has not reached.
     CURSOR_AHEAD = "cursor_ahead";

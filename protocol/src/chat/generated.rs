@@ -2,7 +2,10 @@
 /// What a client sends.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClientFrame {
-    #[prost(oneof = "client_frame::Frame", tags = "1, 2, 3, 4, 5")]
+    #[prost(
+        oneof = "client_frame::Frame",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
 /// Nested message and enum types in `ClientFrame`.
@@ -19,12 +22,30 @@ pub mod client_frame {
         Sync(super::Sync),
         #[prost(message, tag = "5")]
         Ping(super::Ping),
+        #[prost(message, tag = "6")]
+        CreateGroup(super::CreateGroup),
+        #[prost(message, tag = "7")]
+        AddMembers(super::AddMembers),
+        #[prost(message, tag = "8")]
+        RemoveMember(super::RemoveMember),
+        #[prost(message, tag = "9")]
+        Leave(super::Leave),
+        #[prost(message, tag = "10")]
+        Rename(super::Rename),
+        #[prost(message, tag = "11")]
+        SetRole(super::SetRole),
+        #[prost(message, tag = "12")]
+        Edit(super::Edit),
+        #[prost(message, tag = "13")]
+        Delete(super::Delete),
+        #[prost(message, tag = "14")]
+        History(super::HistoryRequest),
     }
 }
 /// What a server sends.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerFrame {
-    #[prost(oneof = "server_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "server_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -47,6 +68,8 @@ pub mod server_frame {
         Error(super::Error),
         #[prost(message, tag = "8")]
         Pong(super::Pong),
+        #[prost(message, tag = "9")]
+        History(super::History),
     }
 }
 /// Says who is there; the first frame of a connection that did not say so in its handshake.
@@ -73,11 +96,14 @@ pub struct Send {
     pub conversation: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "3")]
     pub body: ::core::option::Option<Body>,
+    /// The `seq` of the message that this one answers.
+    #[prost(uint64, optional, tag = "4")]
+    pub reply_to: ::core::option::Option<u64>,
 }
 /// What a message says.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Body {
-    #[prost(oneof = "body::Kind", tags = "1, 2")]
+    #[prost(oneof = "body::Kind", tags = "1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub kind: ::core::option::Option<body::Kind>,
 }
 /// Nested message and enum types in `Body`.
@@ -88,6 +114,25 @@ pub mod body {
         Text(::prost::alloc::string::String),
         #[prost(message, tag = "2")]
         Custom(super::Custom),
+        #[prost(message, tag = "3")]
+        Media(super::Media),
+        /// Only a server writes these: what happened to the conversation, or to an earlier message of it.
+        #[prost(message, tag = "8")]
+        GroupCreated(super::GroupCreated),
+        #[prost(message, tag = "9")]
+        MembersAdded(super::MembersAdded),
+        #[prost(message, tag = "10")]
+        MemberRemoved(super::MemberRemoved),
+        #[prost(message, tag = "11")]
+        MemberLeft(super::MemberLeft),
+        #[prost(message, tag = "12")]
+        Renamed(super::Renamed),
+        #[prost(message, tag = "13")]
+        RoleSet(super::RoleSet),
+        #[prost(message, tag = "14")]
+        Edited(super::Edited),
+        #[prost(message, tag = "15")]
+        Deleted(super::Deleted),
     }
 }
 /// Opaque bytes with a content type.
@@ -97,6 +142,203 @@ pub struct Custom {
     pub content_type: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
+}
+/// A file that was uploaded before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Media {
+    /// As the upload named it: 1 to 128 of \[A-Za-z0-9._-\].
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub content_type: ::prost::alloc::string::String,
+    /// Its size.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// What to call it: at most 255 bytes.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub caption: ::prost::alloc::string::String,
+}
+/// Makes a group; who sends this owns it. Answer: `accepted` with the group's id, the first event of the conversation
+/// follows. Sending it again with the same `client_id` returns the same `accepted`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateGroup {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    /// 1 to 128 bytes.
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+    /// The other members; all of them and the sender at most `limits.group_members`.
+    #[prost(uint64, repeated, tag = "3")]
+    pub members: ::prost::alloc::vec::Vec<u64>,
+    /// True: whoever joins later sees what was written before.
+    #[prost(bool, tag = "4")]
+    pub open_history: bool,
+}
+/// Adds members to a group: those that are in it already stay as they are.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddMembers {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+    #[prost(uint64, repeated, tag = "3")]
+    pub users: ::prost::alloc::vec::Vec<u64>,
+}
+/// Removes a member from a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveMember {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub user: u64,
+}
+/// Leaves a group. When the last owner leaves, the member that has been in it for longest, admins first, owns it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leave {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+}
+/// Gives a group another title.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rename {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub title: ::prost::alloc::string::String,
+}
+/// Gives a member of a group another role.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRole {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub user: u64,
+    #[prost(enumeration = "Role", tag = "4")]
+    pub role: i32,
+}
+/// Replaces what a message of one's own says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Edit {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+    /// The message.
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+    #[prost(message, optional, tag = "4")]
+    pub content: ::core::option::Option<Content>,
+}
+/// Takes a message back: one's own, or as an admin of the group anybody's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Delete {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+    /// The message.
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+}
+/// Asks for a part of a conversation. Answer: `history`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRequest {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    /// Messages with a smaller `seq`, the last ones of them. With neither `before` nor `after`: the last ones at all.
+    #[prost(uint64, optional, tag = "2")]
+    pub before: ::core::option::Option<u64>,
+    /// Messages with a greater `seq`, the first ones of them.
+    #[prost(uint64, optional, tag = "3")]
+    pub after: ::core::option::Option<u64>,
+    /// At most so many, at most 200; 0 means 50.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+}
+/// A group began, with these members.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupCreated {
+    #[prost(string, tag = "1")]
+    pub title: ::prost::alloc::string::String,
+    #[prost(uint64, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<u64>,
+    #[prost(bool, tag = "3")]
+    pub open_history: bool,
+}
+/// These users are in the group from here on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MembersAdded {
+    #[prost(uint64, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<u64>,
+}
+/// This user was removed; it is the last thing that the user hears of the group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemberRemoved {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+}
+/// The sender has left.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemberLeft {
+    /// Who owns the group now, when its last owner has left.
+    #[prost(uint64, optional, tag = "1")]
+    pub new_owner: ::core::option::Option<u64>,
+}
+/// The group has another title.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renamed {
+    #[prost(string, tag = "1")]
+    pub title: ::prost::alloc::string::String,
+}
+/// A member has another role.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoleSet {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+    #[prost(enumeration = "Role", tag = "2")]
+    pub role: i32,
+}
+/// An earlier message says something else now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Edited {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(message, optional, tag = "2")]
+    pub content: ::core::option::Option<Content>,
+}
+/// What a user's message can say; the same kinds as in a body, without those that only a server writes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Content {
+    #[prost(oneof = "content::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<content::Kind>,
+}
+/// Nested message and enum types in `Content`.
+pub mod content {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Text(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Custom(super::Custom),
+        #[prost(message, tag = "3")]
+        Media(super::Media),
+    }
+}
+/// An earlier message was taken back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Deleted {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
 }
 /// Moves the device's cursor kept by the server: everything up to `rev` has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -163,6 +405,9 @@ pub struct Accepted {
     pub message_id: u64,
     #[prost(uint64, tag = "3")]
     pub seq: u64,
+    /// Of a `createGroup`: the group's id.
+    #[prost(string, optional, tag = "4")]
+    pub conversation: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// One inbox entry, as it happens.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -206,6 +451,28 @@ pub struct Message {
     pub time_ms: u64,
     #[prost(message, optional, tag = "8")]
     pub body: ::core::option::Option<Body>,
+    /// The `seq` of the message that this one answers.
+    #[prost(uint64, optional, tag = "9")]
+    pub reply_to: ::core::option::Option<u64>,
+    /// Only in a history, which shows messages as they are now: the `seq` of the last change. What was taken back has a
+    /// `deleted` body.
+    #[prost(uint64, optional, tag = "10")]
+    pub changed_by: ::core::option::Option<u64>,
+}
+/// A part of a conversation.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct History {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    /// In the order of their `seq`; without a hole, but for what the user may not see.
+    #[prost(message, repeated, tag = "2")]
+    pub messages: ::prost::alloc::vec::Vec<Message>,
+    /// The last `seq` of the conversation.
+    #[prost(uint64, tag = "3")]
+    pub head: u64,
+    /// True when there is nothing (visible) further in the direction that was asked for.
+    #[prost(bool, tag = "4")]
+    pub end: bool,
 }
 /// Inbox entries in the order of their `rev`, without a hole.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -256,4 +523,36 @@ pub struct Error {
 pub struct Pong {
     #[prost(uint64, tag = "1")]
     pub nonce: u64,
+}
+/// How much a member of a group may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    Member = 0,
+    /// May add and remove members, rename the group, and delete messages of others.
+    Admin = 1,
+    /// May do all that, give roles, and remove admins.
+    Owner = 2,
+}
+impl Role {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Member => "MEMBER",
+            Self::Admin => "ADMIN",
+            Self::Owner => "OWNER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MEMBER" => Some(Self::Member),
+            "ADMIN" => Some(Self::Admin),
+            "OWNER" => Some(Self::Owner),
+            _ => None,
+        }
+    }
 }

@@ -19,8 +19,10 @@ use serde::de::{self, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqA
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{
-    Accepted, Ack, Body, ClientFrame, Custom, Drain, Entry, Error, Event, Gap, Hello, Limits, Message, Page,
-    Ping, Pong, Send, ServerFrame, Sync, Welcome, body, client_frame, entry, server_frame,
+    Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
+    Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
+    MemberLeft, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, RemoveMember, Rename, Renamed, Role,
+    RoleSet, Send, ServerFrame, SetRole, Sync, Welcome, body, client_frame, content, entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -76,8 +78,34 @@ macro_rules! one_of {
 }
 
 object!(Hello { "token" => token, "device" => device, "cursor" => cursor });
-object!(Send { "clientId" => client_id, "conversation" => conversation, "body" => body });
+object!(Send {
+    "clientId" => client_id, "conversation" => conversation, "body" => body, "replyTo" => reply_to,
+});
 object!(Custom { "contentType" => content_type, "data" => data });
+object!(Media {
+    "id" => id, "contentType" => content_type, "bytes" => bytes, "name" => name, "caption" => caption,
+});
+object!(CreateGroup {
+    "clientId" => client_id, "title" => title, "members" => members, "openHistory" => open_history,
+});
+object!(AddMembers { "clientId" => client_id, "conversation" => conversation, "users" => users });
+object!(RemoveMember { "clientId" => client_id, "conversation" => conversation, "user" => user });
+object!(Leave { "clientId" => client_id, "conversation" => conversation });
+object!(Rename { "clientId" => client_id, "conversation" => conversation, "title" => title });
+object!(SetRole { "clientId" => client_id, "conversation" => conversation, "user" => user, "role" => role });
+object!(Edit { "clientId" => client_id, "conversation" => conversation, "seq" => seq, "content" => content });
+object!(Delete { "clientId" => client_id, "conversation" => conversation, "seq" => seq });
+object!(HistoryRequest {
+    "conversation" => conversation, "before" => before, "after" => after, "limit" => limit,
+});
+object!(GroupCreated { "title" => title, "members" => members, "openHistory" => open_history });
+object!(MembersAdded { "users" => users });
+object!(MemberRemoved { "user" => user });
+object!(MemberLeft { "newOwner" => new_owner });
+object!(Renamed { "title" => title });
+object!(RoleSet { "user" => user, "role" => role });
+object!(Edited { "seq" => seq, "content" => content });
+object!(Deleted { "seq" => seq });
 object!(Ack { "rev" => rev });
 object!(Sync { "after" => after, "limit" => limit });
 object!(Ping { "nonce" => nonce });
@@ -89,12 +117,16 @@ object!(Limits {
     "messageBytes" => message_bytes, "pageEntries" => page_entries,
     "sendPerSecond" => send_per_second, "sendBurst" => send_burst,
 });
-object!(Accepted { "clientId" => client_id, "messageId" => message_id, "seq" => seq });
+object!(Accepted {
+    "clientId" => client_id, "messageId" => message_id, "seq" => seq, "conversation" => conversation,
+});
 object!(Event { "rev" => rev, "entry" => entry });
 object!(Message {
     "conversation" => conversation, "seq" => seq, "messageId" => message_id, "sender" => sender,
-    "clientId" => client_id, "device" => device, "timeMs" => time_ms, "body" => body,
+    "clientId" => client_id, "device" => device, "timeMs" => time_ms, "body" => body, "replyTo" => reply_to,
+    "changedBy" => changed_by,
 });
+object!(History { "conversation" => conversation, "messages" => messages, "head" => head, "end" => end });
 object!(Page { "events" => events, "head" => head, "live" => live });
 object!(Gap { "from" => from, "to" => to, "why" => why });
 object!(Drain { "afterMs" => after_ms, "to" => to });
@@ -105,12 +137,20 @@ object!(Pong { "nonce" => nonce });
 
 one_of!(ClientFrame.frame: client_frame::Frame {
     "hello" => Hello, "send" => Send, "ack" => Ack, "sync" => Sync, "ping" => Ping,
+    "createGroup" => CreateGroup, "addMembers" => AddMembers, "removeMember" => RemoveMember,
+    "leave" => Leave, "rename" => Rename, "setRole" => SetRole, "edit" => Edit, "delete" => Delete,
+    "history" => History,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
-    "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong,
+    "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong, "history" => History,
 });
-one_of!(Body.kind: body::Kind { "text" => Text, "custom" => Custom });
+one_of!(Body.kind: body::Kind {
+    "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,
+    "membersAdded" => MembersAdded, "memberRemoved" => MemberRemoved, "memberLeft" => MemberLeft,
+    "renamed" => Renamed, "roleSet" => RoleSet, "edited" => Edited, "deleted" => Deleted,
+});
+one_of!(Content.kind: content::Kind { "text" => Text, "custom" => Custom, "media" => Media });
 one_of!(Entry.kind: entry::Kind { "message" => Message });
 
 /// Reads one object and nothing after it.
@@ -344,6 +384,63 @@ impl Value for Option<u64> {
     }
 }
 
+impl Value for Vec<u64> {
+    fn read<'de, D: Deserializer<'de>>(field: &'static str, json: D) -> Result<Self, D::Error> {
+        struct Numbers(&'static str);
+
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = Vec<u64>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of whole numbers for `{}`", self.0)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<u64>, A::Error> {
+                let mut read = Vec::new();
+                while let Some(item) = items.next_element_seed(Read::new(self.0))? {
+                    read.push(item);
+                }
+                Ok(read)
+            }
+        }
+
+        json.deserialize_seq(Numbers(field))
+    }
+
+    fn write<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+        json.collect_seq(self.iter().map(Write))
+    }
+}
+
+/// The schema's one enum: by name.
+impl Value for i32 {
+    fn read<'de, D: Deserializer<'de>>(field: &'static str, json: D) -> Result<Self, D::Error> {
+        struct RoleName(&'static str);
+
+        impl Visitor<'_> for RoleName {
+            type Value = i32;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "\"MEMBER\", \"ADMIN\" or \"OWNER\" for `{}`", self.0)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<i32, E> {
+                match Role::from_str_name(text) {
+                    Some(role) => Ok(role.into()),
+                    None => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        json.deserialize_str(RoleName(field))
+    }
+
+    /// A role of a later version, which only protobuf can bring here, is written as the least.
+    fn write<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+        json.serialize_str(Role::try_from(*self).unwrap_or_default().as_str_name())
+    }
+}
+
 impl Value for u32 {
     fn read<'de, D: Deserializer<'de>>(field: &'static str, json: D) -> Result<Self, D::Error> {
         let value = json.deserialize_any(Number { field, max: u64::from(u32::MAX) })?;
@@ -430,6 +527,23 @@ impl Value for String {
 
     fn write<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
         json.serialize_str(self)
+    }
+}
+
+impl Value for Option<String> {
+    fn read<'de, D: Deserializer<'de>>(field: &'static str, json: D) -> Result<Self, D::Error> {
+        String::read(field, json).map(Some)
+    }
+
+    fn write<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Some(text) => text.write(json),
+            None => json.serialize_none(),
+        }
+    }
+
+    fn is_present(&self) -> bool {
+        self.is_some()
     }
 }
 

@@ -38,5 +38,8 @@ pub use format::{
     Format, FrameError, decode_client, decode_server, encode_client, encode_server, entry_json,
 };
 pub use generated::*;
-pub use limits::{LimitError, check_body, check_client_id, check_device, check_page_limit};
+pub use limits::{
+    LimitError, check_body, check_client_id, check_content, check_device, check_history_limit, check_members,
+    check_page_limit, check_title,
+};
 pub use splice::{event_bytes, page_bytes, write_event, write_page};

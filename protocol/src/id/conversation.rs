@@ -28,6 +28,15 @@ impl ConversationId {
         Self(group.0 as u128)
     }
 
+    /// The group that it is; `None` for a direct conversation.
+    #[must_use]
+    pub const fn group_id(self) -> Option<GroupId> {
+        match (self.0 >> 64) as u64 {
+            0 => Some(GroupId(self.0 as u64)),
+            _ => None,
+        }
+    }
+
     /// The two users of a direct conversation, smaller first; `None` for a group.
     #[must_use]
     pub const fn users(self) -> Option<(UserId, UserId)> {
@@ -75,7 +84,9 @@ mod tests {
         let conversation = ConversationId::direct(UserId(43), UserId(42));
         assert_eq!(conversation, ConversationId::direct(UserId(42), UserId(43)));
         assert_eq!(conversation.users(), Some((UserId(42), UserId(43))));
-        assert_eq!(ConversationId::group(GroupId(7)).users(), None);
+        let group = ConversationId::group(GroupId(7));
+        assert_eq!((group.users(), group.group_id()), (None, Some(GroupId(7))));
+        assert_eq!(conversation.group_id(), None);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use holdfast_protocol::chat::{
-    Accepted, Ack, Body, ClientFrame, Custom, Drain, Entry, Error, Event, Gap, Hello, Limits, Message, Page,
-    Ping, Pong, Send, ServerFrame, Sync, Welcome, body, client_frame, entry, server_frame,
+    Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
+    Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
+    MemberLeft, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, RemoveMember, Rename, Renamed,
+    RoleSet, Send, ServerFrame, SetRole, Sync, Welcome, body, client_frame, content, entry, server_frame,
 };
 use proptest::prelude::*;
 use prost_reflect::DescriptorPool;
@@ -38,32 +40,119 @@ fn small() -> impl Strategy<Value = u32> {
     prop_oneof![Just(0), Just(u32::MAX), (0u32..32, any::<u32>()).prop_map(|(shift, n)| n >> shift)]
 }
 
-fn body() -> impl Strategy<Value = Body> {
+fn custom() -> impl Strategy<Value = Custom> {
     let data = prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+    (text(), data).prop_map(|(content_type, data)| Custom { content_type, data })
+}
+
+fn media() -> impl Strategy<Value = Media> {
+    (text(), text(), number(), text(), text()).prop_map(|(id, content_type, bytes, name, caption)| Media {
+        id,
+        content_type,
+        bytes,
+        name,
+        caption,
+    })
+}
+
+fn content() -> impl Strategy<Value = Content> {
     let kind = prop_oneof![
-        text().prop_map(body::Kind::Text),
-        (text(), data).prop_map(|(content_type, data)| body::Kind::Custom(Custom { content_type, data })),
+        text().prop_map(content::Kind::Text),
+        custom().prop_map(content::Kind::Custom),
+        media().prop_map(content::Kind::Media),
+    ];
+    prop::option::of(kind).prop_map(|kind| Content { kind })
+}
+
+fn users() -> impl Strategy<Value = Vec<u64>> {
+    prop::collection::vec(number(), 0..5)
+}
+
+fn role() -> impl Strategy<Value = i32> {
+    0..3i32
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    use body::Kind;
+    let kind = prop_oneof![
+        text().prop_map(Kind::Text),
+        custom().prop_map(Kind::Custom),
+        media().prop_map(Kind::Media),
+        (text(), users(), any::<bool>()).prop_map(|(title, members, open_history)| {
+            Kind::GroupCreated(GroupCreated { title, members, open_history })
+        }),
+        users().prop_map(|users| Kind::MembersAdded(MembersAdded { users })),
+        number().prop_map(|user| Kind::MemberRemoved(MemberRemoved { user })),
+        prop::option::of(number()).prop_map(|new_owner| Kind::MemberLeft(MemberLeft { new_owner })),
+        text().prop_map(|title| Kind::Renamed(Renamed { title })),
+        (number(), role()).prop_map(|(user, role)| Kind::RoleSet(RoleSet { user, role })),
+        (number(), prop::option::of(content()))
+            .prop_map(|(seq, content)| Kind::Edited(Edited { seq, content })),
+        number().prop_map(|seq| Kind::Deleted(Deleted { seq })),
     ];
     prop::option::of(kind).prop_map(|kind| Body { kind })
 }
 
+fn message() -> impl Strategy<Value = Message> {
+    let changes = (prop::option::of(number()), prop::option::of(number()));
+    (text(), number(), number(), number(), text(), text(), number(), prop::option::of(body()), changes)
+        .prop_map(
+            |(
+                conversation,
+                seq,
+                message_id,
+                sender,
+                client_id,
+                device,
+                time_ms,
+                body,
+                (reply_to, changed_by),
+            )| {
+                Message {
+                    conversation,
+                    seq,
+                    message_id,
+                    sender,
+                    client_id,
+                    device,
+                    time_ms,
+                    body,
+                    reply_to,
+                    changed_by,
+                }
+            },
+        )
+}
+
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {
-    let message = (text(), number(), number(), number(), text(), text(), number(), prop::option::of(body()))
-        .prop_map(|(conversation, seq, message_id, sender, client_id, device, time_ms, body)| Message {
-            conversation,
-            seq,
-            message_id,
-            sender,
-            client_id,
-            device,
-            time_ms,
-            body,
-        });
-    prop::option::of(message).prop_map(|message| Entry { kind: message.map(entry::Kind::Message) })
+    prop::option::of(message()).prop_map(|message| Entry { kind: message.map(entry::Kind::Message) })
 }
 
 fn event() -> impl Strategy<Value = Event> {
     (number(), prop::option::of(entry())).prop_map(|(rev, entry)| Event { rev, entry })
+}
+
+fn group_request() -> impl Strategy<Value = client_frame::Frame> {
+    use client_frame::Frame;
+    prop_oneof![
+        (text(), text(), users(), any::<bool>()).prop_map(|(client_id, title, members, open_history)| {
+            Frame::CreateGroup(CreateGroup { client_id, title, members, open_history })
+        }),
+        (text(), text(), users()).prop_map(|(client_id, conversation, users)| {
+            Frame::AddMembers(AddMembers { client_id, conversation, users })
+        }),
+        (text(), text(), number()).prop_map(|(client_id, conversation, user)| {
+            Frame::RemoveMember(RemoveMember { client_id, conversation, user })
+        }),
+        (text(), text())
+            .prop_map(|(client_id, conversation)| Frame::Leave(Leave { client_id, conversation })),
+        (text(), text(), text()).prop_map(|(client_id, conversation, title)| {
+            Frame::Rename(Rename { client_id, conversation, title })
+        }),
+        (text(), text(), number(), role()).prop_map(|(client_id, conversation, user, role)| {
+            Frame::SetRole(SetRole { client_id, conversation, user, role })
+        }),
+    ]
 }
 
 pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
@@ -71,11 +160,33 @@ pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
     prop_oneof![
         (text(), text(), prop::option::of(number()))
             .prop_map(|(token, device, cursor)| Frame::Hello(Hello { token, device, cursor })),
-        (text(), text(), prop::option::of(body()))
-            .prop_map(|(client_id, conversation, body)| Frame::Send(Send { client_id, conversation, body })),
+        (text(), text(), prop::option::of(body()), prop::option::of(number())).prop_map(
+            |(client_id, conversation, body, reply_to)| {
+                Frame::Send(Send { client_id, conversation, body, reply_to })
+            }
+        ),
         number().prop_map(|rev| Frame::Ack(Ack { rev })),
         (number(), small()).prop_map(|(after, limit)| Frame::Sync(Sync { after, limit })),
         number().prop_map(|nonce| Frame::Ping(Ping { nonce })),
+        group_request(),
+        (text(), text(), number(), prop::option::of(content())).prop_map(
+            |(client_id, conversation, seq, content)| Frame::Edit(Edit {
+                client_id,
+                conversation,
+                seq,
+                content
+            })
+        ),
+        (text(), text(), number()).prop_map(|(client_id, conversation, seq)| Frame::Delete(Delete {
+            client_id,
+            conversation,
+            seq
+        })),
+        (text(), prop::option::of(number()), prop::option::of(number()), small()).prop_map(
+            |(conversation, before, after, limit)| {
+                Frame::History(HistoryRequest { conversation, before, after, limit })
+            }
+        ),
     ]
     .prop_map(|frame| ClientFrame { frame: Some(frame) })
 }
@@ -97,11 +208,14 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
             });
     prop_oneof![
         welcome.prop_map(Frame::Welcome),
-        (text(), number(), number()).prop_map(|(client_id, message_id, seq)| Frame::Accepted(Accepted {
-            client_id,
-            message_id,
-            seq
-        })),
+        (text(), number(), number(), prop::option::of(text())).prop_map(
+            |(client_id, message_id, seq, conversation)| Frame::Accepted(Accepted {
+                client_id,
+                message_id,
+                seq,
+                conversation
+            })
+        ),
         event().prop_map(Frame::Event),
         (prop::collection::vec(event(), 0..4), number(), any::<bool>())
             .prop_map(|(events, head, live)| Frame::Page(Page { events, head, live })),
@@ -111,6 +225,11 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
             Frame::Error(Error { code, message, retry_after_ms, client_id })
         }),
         number().prop_map(|nonce| Frame::Pong(Pong { nonce })),
+        (text(), prop::collection::vec(message(), 0..4), number(), any::<bool>()).prop_map(
+            |(conversation, messages, head, end)| {
+                Frame::History(History { conversation, messages, head, end })
+            }
+        ),
     ]
     .prop_map(|frame| ServerFrame { frame: Some(frame) })
 }

@@ -40,7 +40,7 @@ fn a_refusal_names_the_field_and_what_is_allowed() {
         (r#"{"ping":{},"ack":{}}"#, "`ping` and `ack` together: exactly one of `hello`, `send`"),
         (
             r#"{"send":{"body":{"text":"a","custom":{}}}}"#,
-            "`text` and `custom` together: exactly one of `text`, `custom` is allowed",
+            "`text` and `custom` together: exactly one of `text`, `custom`, `media`, `groupCreated`",
         ),
         // Types.
         (r#"{"send":{"clientId":5}}"#, "invalid type: integer `5`, expected a string for `clientId`"),

@@ -36,12 +36,24 @@ pub enum Table {
     Cursors,
     /// What the database knows about itself.
     State,
+    /// conversation → who is in the group, at the conversation's head.
+    Groups,
+    /// (conversation, seq of a message) → (seq of its last edit or deletion).
+    Amended,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Messages, Self::Dedupe, Self::Inbox, Self::FanOut, Self::Cursors, Self::State];
+    pub const ALL: [Self; 8] = [
+        Self::Messages,
+        Self::Dedupe,
+        Self::Inbox,
+        Self::FanOut,
+        Self::Cursors,
+        Self::State,
+        Self::Groups,
+        Self::Amended,
+    ];
 
     /// Its name on disk.
     #[must_use]
@@ -53,6 +65,8 @@ impl Table {
             Self::FanOut => "fan-out",
             Self::Cursors => "cursors",
             Self::State => "state",
+            Self::Groups => "groups",
+            Self::Amended => "amended",
         }
     }
 }

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use holdfast_protocol::id::UserId;
+use holdfast_protocol::id::Rev;
 
 use super::{Effects, Health, Worker};
-use crate::command::{Command, FanOut};
+use crate::command::{Command, FanOut, Users};
 use crate::engine::{Batch, Store, StoreError, Table, Visit};
 use crate::layout::{self, Intent, RING};
 
@@ -29,7 +29,7 @@ pub(super) struct Outgoing {
     on_the_way: VecDeque<u64>,
     /// What the present batch adds.
     intents: Vec<Intent>,
-    entries: Vec<(UserId, Bytes)>,
+    entries: Vec<(Users, Bytes)>,
     /// Entries that need not be read back: those of the last batch, or those that were refused.
     at_hand: Option<Stretch>,
 }
@@ -41,7 +41,7 @@ struct Stretch {
     previous: u64,
     /// The last one.
     position: u64,
-    entries: Vec<(UserId, Bytes)>,
+    entries: Vec<(Users, Bytes)>,
 }
 
 impl Outgoing {
@@ -92,7 +92,7 @@ impl Outgoing {
     }
 
     pub(super) fn intend(&mut self, intent: Intent, sealed: Bytes) {
-        self.entries.push((intent.user, sealed));
+        self.entries.push((intent.users.clone(), sealed));
         self.intents.push(intent);
     }
 
@@ -146,7 +146,7 @@ impl Outgoing {
                 })?;
                 layout::open(Table::Messages, &key, &sealed)?;
                 bytes += sealed.len();
-                entries.push((intent.user, sealed));
+                entries.push((intent.users, sealed));
             }
         }
         Ok(Stretch { previous: self.sent, position, entries })
@@ -264,23 +264,27 @@ impl<S: Store> Worker<S> {
             return;
         }
         // All heads first: either the whole position is applied or nothing of it.
-        let mut revs = Vec::with_capacity(fan_out.entries.len());
-        for &(user, _) in &fan_out.entries {
+        let users = || {
+            fan_out.entries.iter().flat_map(|(users, sealed)| users.iter().map(move |&user| (user, sealed)))
+        };
+        let mut revs: Vec<Rev> = Vec::with_capacity(fan_out.entries.len());
+        for (user, _) in users() {
             match self.head(user) {
                 Ok(head) => {
                     self.revs.set(user, head.next().0);
                     revs.push(head.next());
                 }
                 Err(error) => {
-                    for (&(user, _), rev) in fan_out.entries.iter().zip(revs).rev() {
+                    // The last one first, so that a user's first one is what stays.
+                    for ((user, _), rev) in users().zip(revs).collect::<Vec<_>>().into_iter().rev() {
                         self.revs.set(user, rev.0 - 1);
                     }
                     return self.fail(&error);
                 }
             }
         }
-        for ((user, sealed), rev) in fan_out.entries.iter().zip(revs) {
-            self.append(*user, rev, sealed.clone());
+        for ((user, sealed), rev) in users().zip(revs) {
+            self.append(user, rev, sealed.clone());
         }
         self.incoming[source].applying = fan_out.position;
         self.incoming[source].owed = true;

@@ -49,7 +49,7 @@ use hashbrown::HashMap;
 use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq, Snowflake, UserId};
 use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 
-use crate::command::{ClientId, Command, Delivery, Refusal, Register, SessionAddress};
+use crate::command::{ClientId, Command, Delivery, HistoryRequest, Refusal, Register, SessionAddress};
 use crate::engine::{Batch, Store, StoreError, Table};
 use crate::heads::Heads;
 use crate::layout::{self, Fingerprint, Known};
@@ -59,6 +59,8 @@ use crate::stats::Counters;
 
 mod cursors;
 mod fan_out;
+mod groups;
+mod history;
 mod lanes;
 mod send;
 #[cfg(test)]
@@ -68,6 +70,8 @@ mod users;
 use cursors::Cursors;
 pub(crate) use fan_out::read_applied;
 use fan_out::{Incoming, Outgoing};
+use groups::Groups;
+pub(crate) use history::open_amended;
 use lanes::Lanes;
 
 /// What a turn does to the world; it is called only after the turn's batch is durable.
@@ -128,6 +132,7 @@ pub struct Worker<S> {
     last_id: Option<MessageId>,
     seqs: Heads<ConversationId>,
     revs: Heads<UserId>,
+    groups: Groups,
     /// Messages of the present batch.
     fresh: HashMap<Fingerprint, Known>,
 
@@ -167,6 +172,7 @@ enum Pending {
     Register(Register),
     Unregister { user: UserId, session: SessionAddress },
     Sync { session: SessionAddress, wanted: Wanted },
+    History(HistoryRequest),
     Ack { user: UserId, device: DeviceId, session: SessionAddress, rev: Rev },
 }
 
@@ -212,6 +218,7 @@ impl<S: Store> Worker<S> {
             last_id,
             seqs: Heads::new(heads),
             revs: Heads::new(heads),
+            groups: Groups::default(),
             fresh: HashMap::new(),
             batch: Batch::default(),
             pending: Vec::new(),
@@ -367,6 +374,8 @@ impl<S: Store> Worker<S> {
                 Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
             }
             &Command::Sync { session, .. } | &Command::Ack { session, .. } if !owned => moved(session, None),
+            &Command::History(HistoryRequest { session, .. }) if !owned => moved(session, None),
+            &Command::History(request) => Pending::History(request),
             &Command::Register(request) => Pending::Register(request),
             // Whoever owns the user now has no such session, so an unregistration may be wrong here without harm.
             &Command::Unregister { user, device: _, session } => Pending::Unregister { user, session },
@@ -410,6 +419,7 @@ impl<S: Store> Worker<S> {
         self.entries = 0;
         self.seqs.commit();
         self.revs.commit();
+        self.groups.commit();
         self.cursors.commit();
         self.outgoing.iter_mut().for_each(Outgoing::commit);
         self.incoming.iter_mut().for_each(Incoming::commit);
@@ -438,6 +448,7 @@ impl<S: Store> Worker<S> {
         self.entries = 0;
         self.seqs.forget();
         self.revs.forget();
+        self.groups.forget();
         self.cursors.abandon();
         self.outgoing.iter_mut().for_each(Outgoing::abandon);
         self.incoming.iter_mut().for_each(Incoming::abandon);
@@ -483,6 +494,7 @@ impl<S: Store> Worker<S> {
                 self.health = Health::Good;
                 self.seqs.forget();
                 self.revs.forget();
+                self.groups.forget();
                 self.in_doubt = self.sessions.doubt_all();
             }
             Err(error) => self.fail(&error),
@@ -498,6 +510,7 @@ impl<S: Store> Worker<S> {
                 Pending::Register(request) => self.register(&request, effects),
                 Pending::Unregister { user, session } => self.unregister(user, session),
                 Pending::Sync { session, wanted } => self.want_page(session, wanted),
+                Pending::History(request) => self.history(&request, effects),
                 Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),
             }
         }

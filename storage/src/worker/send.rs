@@ -1,15 +1,39 @@
-//! The conversation's side of a message: is the sender a member, is it a resend, which `seq`, for whom.
+//! The conversation's side of what somebody does in it: is it a resend, may they, which `seq`, for whom.
 
-use holdfast_protocol::id::{Seq, Snowflake, UserId};
+use std::sync::Arc;
 
-use super::{Health, Pending, Worker};
-use crate::command::{Delivery, Refusal, SendMessage};
-use crate::engine::{Store, StoreError, Table};
+use bytes::Bytes;
+use holdfast_protocol::chat::{self, Role, body};
+use holdfast_protocol::id::{ConversationId, Rev, Seq, Snowflake, UserId};
+use prost::Message as _;
+use smallvec::SmallVec;
+
+use super::{Health, Pending, Worker, history};
+use crate::command::{Act, Delivery, Refusal, SendMessage, Users};
+use crate::engine::{Key, Store, StoreError, Table};
 use crate::entry::MessageEntry;
+use crate::group::{Group, GroupChange};
 use crate::layout::{self, Intent, Known};
 
 /// 2090: later than any right clock, earlier than the end of the ids.
 const LATEST_MS: u64 = Snowflake::EPOCH_MS + (64 * 365 * 24 * 3_600_000);
+
+/// An act that is allowed, and what it does.
+struct Event {
+    body: Bytes,
+    reply_to: Option<Seq>,
+    recipients: Users,
+    /// The group, if it becomes another one.
+    group: Option<Group>,
+    /// The message that it changes.
+    amends: Option<Seq>,
+}
+
+/// Who gets an event, by where their inboxes are.
+struct Recipients {
+    here: SmallVec<[(UserId, Rev); 2]>,
+    elsewhere: SmallVec<[(u16, Users); 2]>,
+}
 
 impl<S: Store> Worker<S> {
     pub(super) fn decide_send(&mut self, message: &SendMessage) {
@@ -20,6 +44,10 @@ impl<S: Store> Worker<S> {
                 client_id: message.client_id.clone(),
                 message_id: known.message_id,
                 seq: known.seq,
+                group: match message.act {
+                    Act::Group(GroupChange::Create { .. }) => message.conversation.group_id(),
+                    _ => None,
+                },
             },
             Err(why) => {
                 self.counters.refused.add(1);
@@ -30,19 +58,19 @@ impl<S: Store> Worker<S> {
     }
 
     fn take(&mut self, message: &SendMessage) -> Result<Known, Refusal> {
-        let members = match message.conversation.users() {
-            Some((low, high)) if low < high && (message.sender == low || message.sender == high) => {
-                [low, high]
-            }
-            _ => return Err(Refusal::UnknownConversation),
-        };
-        let SendMessage { conversation, sender, device, client_id, .. } = message;
-        let fingerprint = layout::fingerprint(*conversation, *sender, *device, client_id);
+        let &SendMessage { conversation, sender, device, ref client_id, .. } = message;
+        if let Some((low, high)) = conversation.users()
+            && (low >= high || (sender != low && sender != high))
+        {
+            return Err(Refusal::UnknownConversation);
+        }
+        // A resend first: whoever has left a group meanwhile still gets the answer that was lost.
+        let fingerprint = layout::fingerprint(conversation, sender, device, client_id);
         if let Some(&known) = self.fresh.get(&fingerprint) {
             self.counters.duplicates.add(1);
             return Ok(known);
         }
-        let last = self.last_seq(message.conversation).map_err(|error| self.unreadable(&error))?;
+        let last = self.last_seq(conversation).map_err(|error| self.unreadable(&error))?;
         let dedupe_key = layout::dedupe_key(&fingerprint);
         if last > Seq(0) {
             let value =
@@ -60,51 +88,195 @@ impl<S: Store> Worker<S> {
             Health::Full => return Err(Refusal::StorageFull),
             Health::Failed => return Err(Refusal::StorageFailed),
         }
-        if members.iter().any(|&member| self.outgoing[usize::from(self.owner_of(member))].is_full()) {
-            return Err(Refusal::StorageFull);
-        }
+        let event = self.judge(message, last)?;
         // The heads of local members are read before anything is changed: what cannot be read must not half happen.
-        let mut revs = [None; 2];
-        for (rev, &member) in revs.iter_mut().zip(&members) {
-            if self.owner_of(member) == self.identity.number {
-                *rev = Some(self.head(member).map_err(|error| self.unreadable(&error))?.next());
-            }
-        }
+        let Recipients { here, elsewhere } = self.locate(&event.recipients)?;
 
         let message_id = self.ids.next(self.now_ms.min(LATEST_MS));
         self.last_id = Some(message_id);
         let known = Known { message_id, seq: last.next() };
+        let seq = known.seq;
         let entry = MessageEntry {
-            conversation: message.conversation,
-            seq: known.seq,
+            conversation,
+            seq,
             message_id,
-            sender: message.sender,
-            client_id: &message.client_id,
+            sender,
+            client_id,
             device: &message.device_name,
             time_ms: message_id.timestamp_ms(),
-            body: &message.body,
+            body: &event.body,
+            reply_to: event.reply_to,
+            changed_by: None,
         };
         let sealed = layout::seal_entry(&entry);
-        self.batch.put(Table::Messages, layout::message_key(message.conversation, known.seq), sealed.clone());
+        self.batch.put(Table::Messages, layout::message_key(conversation, seq), sealed.clone());
         self.batch.put(Table::Dedupe, dedupe_key, known.seal());
         self.fresh.insert(fingerprint, known);
-        self.seqs.set(message.conversation, known.seq.0);
+        self.seqs.set(conversation, seq.0);
         self.messages += 1;
-        for (rev, user) in revs.into_iter().zip(members) {
-            match rev {
-                Some(rev) => self.append(user, rev, sealed.clone()),
-                None => {
-                    let intent = Intent { conversation: message.conversation, seq: known.seq, user };
-                    let target = usize::from(self.owner_of(user));
-                    self.outgoing[target].intend(intent, sealed.clone());
-                }
-            }
+        if let Some(amended) = event.amends {
+            let key = layout::message_key(conversation, amended);
+            self.batch.put(Table::Amended, key, layout::seal_numbers([seq.0]));
+        }
+        if let Some(group) = event.group {
+            self.batch.put(Table::Groups, layout::group_key(conversation), group.seal());
+            self.groups.set(conversation, group);
+        }
+        for (user, rev) in here {
+            self.append(user, rev, sealed.clone());
+        }
+        for (target, users) in elsewhere {
+            let intent = Intent { conversation, seq, users };
+            self.outgoing[usize::from(target)].intend(intent, sealed.clone());
         }
         Ok(known)
     }
 
+    /// Whether somebody may do what they want, and what it is as an event.
+    fn judge(&mut self, message: &SendMessage, last: Seq) -> Result<Event, Refusal> {
+        let &SendMessage { conversation, sender, .. } = message;
+        let group = match conversation.users() {
+            Some(_) => None,
+            None => Some(self.group(conversation).map_err(|error| self.unreadable(&error))?),
+        };
+        if let Act::Group(change) = &message.act {
+            let Some(group) = group else { return Err(Refusal::NotAllowed) };
+            return self.judge_change(&group, message, change, last.next());
+        }
+        let visible_from = visible_from(group.as_deref(), sender)?;
+        let recipients = match (conversation.users(), &group) {
+            (Some((low, high)), _) => Users::from_slice(&[low, high]),
+            (None, group) => {
+                group.iter().flat_map(|group| group.members()).map(|member| member.user).collect()
+            }
+        };
+        let is_there = |seq: Seq| (visible_from..=last).contains(&seq);
+        let event = Event { body: Bytes::new(), reply_to: None, recipients, group: None, amends: None };
+        match &message.act {
+            Act::Say { body, reply_to } => match *reply_to {
+                Some(seq) if !is_there(seq) => Err(Refusal::UnknownMessage),
+                reply_to => Ok(Event { body: body.clone(), reply_to, ..event }),
+            },
+            &Act::Edit { seq, .. } | &Act::Delete { seq } => {
+                if !is_there(seq) {
+                    return Err(Refusal::UnknownMessage);
+                }
+                let author = self.author_of(conversation, seq)?;
+                let kind = match &message.act {
+                    Act::Edit { content, .. } => {
+                        let content = chat::Content::decode(content.clone()).unwrap_or_default();
+                        body::Kind::Edited(chat::Edited { seq: seq.0, content: Some(content) })
+                    }
+                    _ => body::Kind::Deleted(chat::Deleted { seq: seq.0 }),
+                };
+                let moderates = matches!(kind, body::Kind::Deleted(_))
+                    && group
+                        .as_ref()
+                        .and_then(|group| group.member(sender))
+                        .is_some_and(|member| member.role >= Role::Admin);
+                if author != sender && !moderates {
+                    return Err(Refusal::NotAllowed);
+                }
+                Ok(Event { body: encode(kind), amends: Some(seq), ..event })
+            }
+            Act::Group(_) => unreachable!("judged above"),
+        }
+    }
+
+    fn judge_change(
+        &self,
+        group: &Arc<Group>,
+        message: &SendMessage,
+        change: &GroupChange,
+        seq: Seq,
+    ) -> Result<Event, Refusal> {
+        let most = usize::from(self.identity.limits.group_members);
+        let kind = group.decide(message.sender, change, most)?;
+        let mut after = Group::clone(group);
+        let gone = after.apply(seq, message.sender, &kind);
+        let mut recipients: Users = after.members().iter().map(|member| member.user).collect();
+        if let Some(gone) = gone {
+            // In the order of their ids, like all the others.
+            let at = recipients.partition_point(|&user| user < gone);
+            recipients.insert(at, gone);
+        }
+        Ok(Event { body: encode(kind), reply_to: None, recipients, group: Some(after), amends: None })
+    }
+
+    /// Who wrote a message that can be edited or taken back.
+    fn author_of(&self, conversation: ConversationId, seq: Seq) -> Result<UserId, Refusal> {
+        let read = || -> Result<Option<UserId>, StoreError> {
+            let key = layout::message_key(conversation, seq);
+            let Some(sealed) = self.pending_or_stored(Table::Messages, &key)? else { return Ok(None) };
+            let entry = layout::open(Table::Messages, &key, &sealed)?;
+            let entry = MessageEntry::decode(&entry)
+                .ok_or_else(|| layout::corrupt(Table::Messages, &key, "it is no entry"))?;
+            if !is_message(entry.body) {
+                return Ok(None);
+            }
+            let Some(by) = self.pending_or_stored(Table::Amended, &key)? else {
+                return Ok(Some(entry.sender));
+            };
+            let by = layout::message_key(conversation, history::open_amended(&key, &by)?);
+            let Some(sealed) = self.pending_or_stored(Table::Messages, &by)? else {
+                return Err(layout::corrupt(Table::Amended, &key, "the change that it names is not there"));
+            };
+            let change = layout::open(Table::Messages, &by, &sealed)?;
+            let change =
+                MessageEntry::decode(&change).and_then(|change| chat::Body::decode(change.body).ok());
+            let is_gone = matches!(change.and_then(|body| body.kind), Some(body::Kind::Deleted(_)));
+            Ok((!is_gone).then_some(entry.sender))
+        };
+        read().map_err(|error| self.unreadable(&error))?.ok_or(Refusal::UnknownMessage)
+    }
+
+    /// A value as the present batch leaves it.
+    fn pending_or_stored(&self, table: Table, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        let pending =
+            self.batch.writes().iter().rev().find(|write| write.table == table && write.key == *key);
+        match pending {
+            Some(write) => Ok(write.value.clone()),
+            None => self.store.get(table, key),
+        }
+    }
+
+    /// Where the inboxes of these users are, and what is next in those of this database.
+    fn locate(&mut self, users: &Users) -> Result<Recipients, Refusal> {
+        let mut recipients = Recipients { here: SmallVec::new(), elsewhere: SmallVec::new() };
+        for &user in users {
+            let owner = self.owner_of(user);
+            if owner == self.identity.number {
+                let head = self.head(user).map_err(|error| self.unreadable(&error))?;
+                recipients.here.push((user, head.next()));
+                continue;
+            }
+            match recipients.elsewhere.iter_mut().find(|(target, _)| *target == owner) {
+                Some((_, users)) => users.push(user),
+                None if self.outgoing[usize::from(owner)].is_full() => return Err(Refusal::StorageFull),
+                None => recipients.elsewhere.push((owner, Users::from_slice(&[user]))),
+            }
+        }
+        Ok(recipients)
+    }
+
+    /// The first event of a conversation that a user may read.
+    pub(super) fn visible_from(
+        &mut self,
+        conversation: ConversationId,
+        user: UserId,
+    ) -> Result<Seq, Refusal> {
+        match conversation.users() {
+            Some((low, high)) if low < high && (user == low || user == high) => Ok(Seq(1)),
+            Some(_) => Err(Refusal::UnknownConversation),
+            None => {
+                let group = self.group(conversation).map_err(|error| self.unreadable(&error))?;
+                visible_from(Some(&group), user)
+            }
+        }
+    }
+
     /// Puts an entry into a user's inbox.
-    pub(super) fn append(&mut self, user: UserId, rev: holdfast_protocol::id::Rev, sealed: bytes::Bytes) {
+    pub(super) fn append(&mut self, user: UserId, rev: Rev, sealed: Bytes) {
         let entry = layout::entry_of(&sealed);
         self.batch.put(Table::Inbox, layout::inbox_key(user, rev), sealed);
         self.revs.set(user, rev.0);
@@ -117,4 +289,21 @@ impl<S: Store> Worker<S> {
         tracing::error!(worker = self.identity.number, %error, "a request is refused");
         Refusal::StorageFailed
     }
+}
+
+/// From where a member may read; a direct conversation has no group, and its two users read all of it.
+fn visible_from(group: Option<&Group>, user: UserId) -> Result<Seq, Refusal> {
+    let Some(group) = group else { return Ok(Seq(1)) };
+    let member = group.member(user).ok_or(Refusal::UnknownConversation)?;
+    Ok(group.visible_from(member))
+}
+
+fn encode(kind: body::Kind) -> Bytes {
+    chat::Body { kind: Some(kind) }.encode_to_vec().into()
+}
+
+/// Whether a body is something that a user has said, not something that has happened.
+fn is_message(body: &[u8]) -> bool {
+    let kind = chat::Body::decode(body).ok().and_then(|body| body.kind);
+    matches!(kind, Some(body::Kind::Text(_) | body::Kind::Custom(_) | body::Kind::Media(_)))
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use holdfast_router::{Epoch, SliceId};
 
 use super::*;
-use crate::command::{FanOut, Register, SendMessage};
+use crate::command::{Act, FanOut, Register, SendMessage};
 use crate::engine::memory::{Fault, Memory};
+
+pub(crate) mod groups;
 
 const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -174,7 +176,7 @@ fn send_in(conversation: ConversationId, from: u64, client_id: &str, body: &[u8]
         session: session(from, 1),
         conversation,
         client_id: ClientId::from_slice(client_id.as_bytes()),
-        body: Bytes::copy_from_slice(body),
+        act: Act::Say { body: Bytes::copy_from_slice(body), reply_to: None },
     };
     (RouteKey::Conversation(conversation), Command::Send(Box::new(message)))
 }
@@ -228,6 +230,11 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
             let revs =
                 entries.first().map_or(0, |first| first.0.0)..=entries.last().map_or(0, |last| last.0.0);
             format!("{} page {revs:?} of {head}{}", at(session), if *live { ", live" } else { "" })
+        }
+        Delivery::History(history) => {
+            let end = if history.end { ", all" } else { "" };
+            let (count, head) = (history.messages.len(), history.head);
+            format!("{} history of {count} up to {head}{end}", at(&history.session))
         }
         Delivery::NoPage { session, why } => format!("{} no page {why:?}", at(session)),
         Delivery::Gap { session, from, to } => format!("{} gap {from} to {to}", at(session)),

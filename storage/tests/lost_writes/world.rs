@@ -12,7 +12,7 @@ use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, UserI
 use holdfast_router::{Key, RouteError};
 use holdfast_storage::check::check;
 use holdfast_storage::command::{
-    ClientId, Command, Deliver, Delivery, Refusal, Register, SendMessage, SessionAddress,
+    Act, ClientId, Command, Deliver, Delivery, Refusal, Register, SendMessage, SessionAddress,
 };
 use holdfast_storage::{Options, Readiness, Running, StorageError, Workers};
 use prost::Message as _;
@@ -183,7 +183,7 @@ impl Store {
             session: session(from),
             conversation,
             client_id: ClientId::from_slice(number.to_string().as_bytes()),
-            body: body.encode_to_vec().into(),
+            act: Act::Say { body: body.encode_to_vec().into(), reply_to: None },
         };
         self.submit(Key::Conversation(conversation), Command::Send(Box::new(message)));
         self.unanswered.insert(number);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_protocol::chat;
-use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Rev, Seq, Snowflake, UserId};
+use holdfast_protocol::chat::{self, Role, body};
+use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, Seq, Snowflake, UserId};
 use holdfast_router::{Assignment, Envelope, Key, WorkerId};
 use holdfast_storage::Limits;
 use holdfast_storage::check::Checker;
 use holdfast_storage::command::{
-    ClientId, Command, Delivery, Refusal, Register, SendMessage, SessionAddress,
+    Act, ClientId, Command, Delivery, GroupChange, Refusal, Register, SendMessage, SessionAddress,
 };
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
@@ -30,6 +30,13 @@ pub(crate) enum Step {
         device: u8,
         to: u8,
         settle: bool,
+    },
+    /// A device does something in a group, or to a message.
+    Act {
+        device: u8,
+        group: u8,
+        what: u8,
+        whom: u8,
     },
     /// A device sends one of its messages again.
     SendAgain {
@@ -94,7 +101,7 @@ pub(crate) enum Step {
 struct Sent {
     client_id: ClientId,
     conversation: ConversationId,
-    body: Bytes,
+    act: Act,
     accepted: Option<(MessageId, Seq)>,
 }
 
@@ -278,6 +285,7 @@ impl Simulation {
                     self.run_until_idle();
                 }
             }
+            Step::Act { device, group, what, whom } => self.act(usize::from(device), group, what, whom),
             Step::SendAgain { device, which } => {
                 let device = usize::from(device) % self.devices.len();
                 if !self.devices[device].sent.is_empty() {
@@ -343,11 +351,50 @@ impl Simulation {
         let other = UserId(1 + (sender.0 + u64::from(to) % (USERS - 1)) % USERS);
         let number = self.devices[device].sent.len();
         let text = format!("{}/{}/{number}", sender, self.devices[device].number);
-        let body = encoded(Some(chat::Body { kind: Some(chat::body::Kind::Text(text)) }));
+        self.submit_new(device, ConversationId::direct(sender, other), say(text));
+    }
+
+    fn act(&mut self, device: usize, group: u8, what: u8, whom: u8) {
+        let device = device % self.devices.len();
+        let sender = self.devices[device].user;
+        let conversation = ConversationId::group(GroupId(1 + u64::from(group % 2)));
+        let number = self.devices[device].sent.len();
+        let user = UserId(1 + u64::from(whom) % USERS);
+        // The last messages, most likely.
+        let heads = self.accepted.range((conversation, Seq(0))..=(conversation, Seq(u64::MAX)));
+        let head = heads.last().map_or(0, |(&(_, seq), _)| seq.0);
+        let seq = Seq(head.saturating_sub(u64::from(whom) % 4));
+        let act = match what % 12 {
+            0 => Act::Group(GroupChange::Create {
+                title: format!("group {number}"),
+                members: (1..=1 + u64::from(whom) % USERS).map(UserId).collect(),
+                open_history: whom.is_multiple_of(2),
+            }),
+            1 => Act::Group(GroupChange::Add(vec![user])),
+            2 => Act::Group(GroupChange::Remove(user)),
+            3 => Act::Group(GroupChange::Leave),
+            4 => Act::Group(GroupChange::Rename(format!("again {number}"))),
+            5 => Act::Group(GroupChange::SetRole(
+                user,
+                [Role::Member, Role::Admin, Role::Owner][usize::from(whom % 3)],
+            )),
+            6 => {
+                let text = chat::content::Kind::Text(format!("edit {number}"));
+                let content = chat::Content { kind: Some(text) }.encode_to_vec().into();
+                Act::Edit { seq, content }
+            }
+            7 => Act::Delete { seq },
+            _ => say(format!("{sender}/{}/{number} to all", self.devices[device].number)),
+        };
+        self.submit_new(device, conversation, act);
+    }
+
+    fn submit_new(&mut self, device: usize, conversation: ConversationId, act: Act) {
+        let number = self.devices[device].sent.len();
         self.devices[device].sent.push(Sent {
             client_id: ClientId::from_slice(format!("c{number}").as_bytes()),
-            conversation: ConversationId::direct(sender, other),
-            body,
+            conversation,
+            act,
             accepted: None,
         });
         self.submit_message(device, number);
@@ -355,7 +402,7 @@ impl Simulation {
 
     fn submit_message(&mut self, device: usize, which: usize) {
         let Device { user, id, session: Some(session), ref sent, .. } = self.devices[device] else { return };
-        let Sent { client_id, conversation, body, .. } = sent[which].clone();
+        let Sent { client_id, conversation, act, .. } = sent[which].clone();
         let message = SendMessage {
             sender: user,
             device: id,
@@ -363,7 +410,7 @@ impl Simulation {
             session,
             conversation,
             client_id,
-            body,
+            act,
         };
         self.submit(Key::Conversation(conversation), Command::Send(Box::new(message)));
     }
@@ -528,11 +575,20 @@ impl Simulation {
                                 assert!(age_ms > 7 * DAY_MS, "{age_ms} ms is not old");
                             }
                         }
+                        Refusal::NotAllowed
+                        | Refusal::UnknownConversation
+                        | Refusal::UnknownMember
+                        | Refusal::UnknownMessage
+                        | Refusal::AlreadyMembers => {
+                            assert!(sent.conversation.users().is_none(), "{why:?}: {sent:?}");
+                            assert_eq!(sent.accepted, None, "what was accepted is not refused later");
+                        }
                         other => panic!("{other:?}"),
                     }
                 }
                 Delivery::Rejected { client_id: None, why, .. } => panic!("{why:?}"),
                 Delivery::NoPage { why, .. } => panic!("no page: {why:?}"),
+                Delivery::History(_) => panic!("nobody has asked for one"),
             }
         }
     }
@@ -630,52 +686,129 @@ impl Simulation {
 
     /// Each inbox, as devices saw it, against what devices sent and what they were told.
     fn check_inboxes(&self) {
-        let mut confirmed_in: BTreeMap<(ConversationId, Seq), usize> = BTreeMap::new();
+        // Somebody gets each event, so all inboxes together are the logs of all conversations.
+        let mut logs: BTreeMap<ConversationId, BTreeMap<Seq, chat::Message>> = BTreeMap::new();
+        let mut got: BTreeMap<(UserId, ConversationId), Vec<Seq>> = BTreeMap::new();
         for user in (1..=USERS).map(UserId) {
             let head =
                 self.devices.iter().filter(|it| it.user == user).map(|it| it.last).max().unwrap_or_default();
             assert!(!self.seen.contains_key(&(user, head.next())), "nobody saw more than there is");
-            let mut last: BTreeMap<ConversationId, Seq> = BTreeMap::new();
-            let mut once = BTreeSet::new();
             for rev in (1..=head.0).map(Rev) {
                 let entry = self.seen.get(&(user, rev)).expect("every device has everything");
                 let entry = chat::Entry::decode(entry.as_ref()).expect("an entry");
                 let Some(chat::entry::Kind::Message(message)) = entry.kind else { panic!("{entry:?}") };
                 let conversation: ConversationId = message.conversation.parse().expect("a conversation");
-                let (low, high) = conversation.users().expect("a direct conversation");
-                assert!(user == low || user == high, "{user} got a message of {conversation}");
-                let place = (conversation, Seq(message.seq));
-                let before = last.insert(conversation, place.1).unwrap_or_default();
-                assert_eq!(place.1, before.next(), "in the order of its conversation, without holes");
+                let seq = Seq(message.seq);
+                got.entry((user, conversation)).or_default().push(seq);
+                let log = logs.entry(conversation).or_default();
+                let before = log.insert(seq, message.clone());
+                assert!(before.is_none_or(|before| before == message), "the same for everybody");
+            }
+        }
+        for (&conversation, log) in &logs {
+            let mut members: BTreeSet<UserId> =
+                conversation.users().into_iter().flat_map(|(a, b)| [a, b]).collect();
+            let mut expected: BTreeMap<UserId, Vec<Seq>> = BTreeMap::new();
+            let mut once = BTreeSet::new();
+            let mut last = Seq(0);
+            for (&seq, message) in log {
+                assert_eq!(seq, last.next(), "without holes");
+                last = seq;
                 let name = (message.sender, message.device.clone(), message.client_id.clone());
-                assert!(once.insert((conversation, name)), "{message:?} twice");
-                // It is what its sender sent, and what its sender was told of it.
-                let sent = self
-                    .devices
-                    .iter()
-                    .filter(|it| it.user.0 == message.sender && name_of(it.id) == message.device);
-                let sent = sent
-                    .flat_map(|it| &it.sent)
-                    .find(|sent| sent.client_id.as_slice() == message.client_id.as_bytes());
-                let sent = sent.expect("somebody sent it");
-                assert_eq!((sent.conversation, sent.body.clone()), (conversation, encoded(message.body)));
-                let id = MessageId(message.message_id);
-                if let Some(told) = sent.accepted {
-                    assert_eq!(told, (id, place.1));
+                assert!(once.insert(name), "{message:?} twice");
+                self.check_sent(conversation, seq, message);
+                for user in recipients(&mut members, message) {
+                    expected.entry(user).or_default().push(seq);
                 }
-                if let Some((told, _)) = self.accepted.get(&place) {
-                    assert_eq!(*told, id);
-                    *confirmed_in.entry(place).or_default() += 1;
-                }
+            }
+            for user in (1..=USERS).map(UserId) {
+                let got = got.get(&(user, conversation));
+                assert_eq!(got, expected.get(&user), "user {user} in {conversation}");
             }
         }
         for place in self.accepted.keys() {
-            assert_eq!(confirmed_in.get(place), Some(&2), "{place:?} was confirmed: both members have it");
+            let log = logs.get(&place.0);
+            assert!(log.is_some_and(|log| log.contains_key(&place.1)), "{place:?} was confirmed and is lost");
         }
         let mut places: BTreeMap<MessageId, (ConversationId, Seq)> = BTreeMap::new();
         for (&place, (message_id, _)) in &self.accepted {
             assert_eq!(places.insert(*message_id, place), None, "one id, one message");
         }
+    }
+
+    /// An event is what its sender sent, and what its sender was told of it.
+    fn check_sent(&self, conversation: ConversationId, seq: Seq, message: &chat::Message) {
+        let sent =
+            self.devices.iter().filter(|it| it.user.0 == message.sender && name_of(it.id) == message.device);
+        let sent = sent
+            .flat_map(|it| &it.sent)
+            .find(|sent| sent.client_id.as_slice() == message.client_id.as_bytes());
+        let sent = sent.expect("somebody sent it");
+        assert_eq!(sent.conversation, conversation);
+        assert!(is_event_of(&sent.act, message), "{message:?} came of {:?}", sent.act);
+        let id = MessageId(message.message_id);
+        if let Some(told) = sent.accepted {
+            assert_eq!(told, (id, seq));
+        }
+        if let Some((told, _)) = self.accepted.get(&(conversation, seq)) {
+            assert_eq!(*told, id);
+        }
+    }
+}
+
+fn say(text: String) -> Act {
+    let body = chat::Body { kind: Some(body::Kind::Text(text)) };
+    Act::Say { body: body.encode_to_vec().into(), reply_to: None }
+}
+
+/// Who must get an event, which may change who is in the group.
+fn recipients(members: &mut BTreeSet<UserId>, message: &chat::Message) -> BTreeSet<UserId> {
+    let kind = message.body.as_ref().and_then(|body| body.kind.as_ref()).expect("every event has a body");
+    let sender = UserId(message.sender);
+    let mut get = members.clone();
+    match kind {
+        body::Kind::GroupCreated(created) => {
+            members.insert(sender);
+            members.extend(created.members.iter().map(|&user| UserId(user)));
+            get.clone_from(members);
+        }
+        body::Kind::MembersAdded(added) => {
+            members.extend(added.users.iter().map(|&user| UserId(user)));
+            get.clone_from(members);
+        }
+        body::Kind::MemberRemoved(removed) => {
+            assert!(members.remove(&UserId(removed.user)), "who is removed was in it: {message:?}");
+        }
+        body::Kind::MemberLeft(_) => assert!(members.remove(&sender), "who leaves was in it: {message:?}"),
+        _ => {}
+    }
+    assert!(get.contains(&sender), "whoever acts is in the conversation: {message:?}");
+    get
+}
+
+fn is_event_of(act: &Act, message: &chat::Message) -> bool {
+    let body = message.body.as_ref().expect("every event has a body");
+    let kind = body.kind.as_ref().expect("every body says something");
+    match (act, kind) {
+        (Act::Say { body: said, .. }, _) => *said == body.encode_to_vec(),
+        (Act::Edit { seq, content }, body::Kind::Edited(edited)) => {
+            edited.seq == seq.0 && edited.content.as_ref().is_some_and(|it| it.encode_to_vec() == *content)
+        }
+        (Act::Delete { seq }, body::Kind::Deleted(deleted)) => deleted.seq == seq.0,
+        (Act::Group(change), kind) => match (change, kind) {
+            (GroupChange::Create { title, .. }, body::Kind::GroupCreated(created)) => created.title == *title,
+            (GroupChange::Add(users), body::Kind::MembersAdded(added)) => {
+                added.users.iter().all(|&user| users.contains(&UserId(user)))
+            }
+            (GroupChange::Remove(user), body::Kind::MemberRemoved(removed)) => removed.user == user.0,
+            (GroupChange::Rename(title), body::Kind::Renamed(renamed)) => renamed.title == *title,
+            (GroupChange::SetRole(user, role), body::Kind::RoleSet(set)) => {
+                set.user == user.0 && set.role == i32::from(*role)
+            }
+            (GroupChange::Leave, body::Kind::MemberLeft(_)) => true,
+            _ => false,
+        },
+        _ => false,
     }
 }
 
@@ -684,10 +817,6 @@ fn name_of(device: DeviceId) -> String {
         .map(|number| format!("device-{number}"))
         .find(|name| DeviceId::from_name(name) == device)
         .expect("one of ours")
-}
-
-fn encoded(body: Option<chat::Body>) -> Bytes {
-    body.expect("every message has a body").encode_to_vec().into()
 }
 
 fn address_of(delivery: &Delivery) -> SessionAddress {

@@ -97,6 +97,7 @@ impl Server {
             device: "phone".into(),
             time_ms: 1,
             body: Some(Body { kind: Some(body::Kind::Text(text.into())) }),
+            ..Message::default()
         };
         self.append(message);
     }
@@ -263,7 +264,7 @@ impl Server {
                             self.page(sync.after);
                         }
                     }
-                    Frame::Ping(_) | Frame::Hello(_) => panic!("the client has no reason to send this"),
+                    other => panic!("the client has no reason to send {other:?}"),
                 }
             }
         }
@@ -325,6 +326,7 @@ impl Server {
                 client_id,
                 message_id: 1_000 + seq,
                 seq,
+                conversation: None,
             }));
         }
         if known.is_none() {
@@ -337,6 +339,7 @@ impl Server {
                 device: "phone".into(),
                 time_ms: 1,
                 body: send.body,
+                ..Message::default()
             });
         }
     }
