@@ -213,9 +213,17 @@ class Diary {
     if (gap > 1n) return "missed";
     this.cursor = rev;
     const message = entry.message;
-    if (!message) return null;
+    // This page shows direct conversations only.
+    if (!message || message.conversation.startsWith("g")) return null;
     const other = message.conversation.split(":").find((member) => member !== this.user) ?? this.user;
     const conversation = this.with(other);
+    const { edited, deleted } = message.body ?? {};
+    if (edited || deleted) {
+      // One that this browser has forgotten needs no change.
+      const row = conversation.messages.find(({ seq }) => seq === Number((edited ?? deleted).seq));
+      if (row) Object.assign(row, { text: deleted ? "Deleted" : textOf(edited.content), change: deleted ? "deleted" : "edited", changedBy: message.seq });
+      return null;
+    }
     const row = { id: message.messageId, seq: Number(message.seq), from: message.sender, time: Number(message.timeMs), text: textOf(message.body) };
     // By this the view knows that it is the message which it has shown since it was written.
     if (message.sender === this.user) row.clientId = message.clientId;
@@ -735,7 +743,7 @@ function rowsOf(messages, outbox, me) {
     from = message.from;
     const state = message.unsent?.state ?? "there";
     const key = message.clientId ? `own ${message.clientId}` : message.id;
-    rows.push({ key, look: `${first} ${state}`, fill: (node) => fillMessage(node, message, first, message.from === me) });
+    rows.push({ key, look: `${first} ${state} ${message.changedBy ?? ""}`, fill: (node) => fillMessage(node, message, first, message.from === me) });
   }
   return rows;
 }
@@ -749,7 +757,7 @@ function fillMessage(node, message, first, mine) {
   const { unsent } = message;
   const waiting = unsent?.state === "sending";
   const failed = unsent?.state === "failed";
-  node.className = ["message", first && "first", mine && "mine", waiting && "waiting", failed && "failed"].filter(Boolean).join(" ");
+  node.className = ["message", first && "first", mine && "mine", waiting && "waiting", failed && "failed", message.change].filter(Boolean).join(" ");
   node.dataset.state = unsent?.state ?? "delivered";
   const foot = element("div", { className: "foot" });
   if (failed) {
@@ -758,6 +766,7 @@ function fillMessage(node, message, first, mine) {
     foot.append(element("span", { textContent: `Not sent: ${unsent.why}` }), again, discard);
   } else {
     foot.append(element("time", { dateTime: new Date(message.time).toISOString(), textContent: clock.format(message.time) }));
+    if (message.change === "edited") foot.prepend(element("span", { textContent: "edited" }));
     if (waiting) foot.append(...icon("M12 7v5l3 2M12 3a9 9 0 1 0 0 18a9 9 0 0 0 0-18", "sending"));
     else if (mine) foot.append(...icon("M4.5 12.5l5 5L19.5 7", "sent"));
   }

@@ -6,12 +6,14 @@
 // /usr/bin. Nothing here waits for time to pass: each step waits for what it needs to see, or fails.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
+import WebSocket from "ws";
 
 const [holdfast, directory] = process.argv.slice(2);
 const PATIENCE_MS = 30_000;
@@ -75,6 +77,25 @@ async function sees(page, text) {
   return page.locator("li.message .body").allTextContents();
 }
 
+/** Sends requests as another device of a user, until all are accepted. */
+async function ask(address, user, requests) {
+  const data = join(directory, "data");
+  const { stdout } = await promisify(execFile)(holdfast, ["token", "--user", user, "--device", "elsewhere", "--data", data]);
+  const socket = new WebSocket(`ws://${address}/ws`, ["holdfast.v1.json", `bearer.${stdout.trim()}`]);
+  await once(socket, "open");
+  let open = requests.length;
+  const done = new Promise((resolve, reject) => {
+    socket.on("message", (text) => {
+      const { accepted, error } = JSON.parse(text);
+      if (error) reject(new Error(`${error.code}: ${error.message}`));
+      if (accepted && --open === 0) resolve();
+    });
+  });
+  requests.forEach((request) => socket.send(JSON.stringify(request)));
+  await done;
+  socket.close();
+}
+
 async function main(browser) {
   const complaints = [];
   let { server, address } = await serve("127.0.0.1:0");
@@ -125,6 +146,19 @@ async function main(browser) {
     ];
     assert.deepEqual(await sees(ana, expected[3]), expected);
     assert.deepEqual(await sees(ben, expected[3]), expected);
+
+    // What Ana changes on another device changes here, and what she takes back is gone.
+    const conversation = `@${await ana.evaluate(() => location.hash.slice(1))}`;
+    await ask(address, "Ana", [
+      { edit: { clientId: "edit", conversation, seq: "1", content: { text: "Are you coming tomorrow?" } } },
+      { delete: { clientId: "delete", conversation, seq: "3" } },
+    ]);
+    expected[0] = "Are you coming tomorrow?";
+    expected[2] = "Deleted";
+    for (const page of [ana, ben]) {
+      await page.locator("li.message.deleted").waitFor();
+      assert.deepEqual(await sees(page, expected[0]), expected);
+    }
 
     // Reloaded, the tab has everything; so has a device that has never been there.
     await ana.reload();
