@@ -15,7 +15,7 @@
 //! ```
 //!
 //! - **users**: how many there are, then the first one and the distances between them, all as varints; 0: the same as
-//!   before. 250 members of a group take 300 bytes, and a batch of messages to them takes them once.
+//!   before. 250 members whose ids lie close together take 300 bytes, and a batch of messages to them takes them once.
 //!
 //! - **fingerprint**: the first 16 bytes of SHA-256 over (conversation, sender, device, client id). Nobody can make two
 //!   of them meet, which would swallow a message; and keys of 16 random bytes are what the engine compares fastest.

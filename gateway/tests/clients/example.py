@@ -62,17 +62,11 @@ def main(holdfast, directory):
     server, address = serve("127.0.0.1:0")
     ana, ben = client(1, 2), client(2, 1)
     try:
-        said = [(ana, "1", "hello"), (ben, "2", "hi"), (ana, "1", "naïve \"café\" 👋")]
         seen = {ana: [], ben: []}
-
-        def say(speaker, listener):
-            for who, user, text in said:
-                who.type(text)
-                for reader in (ana, ben):
-                    seen[reader].append(reader.next(f"1:2 {user} "))
-            said.clear()
-
-        say(ana, ben)
+        for speaker, user, text in [(ana, "1", "hello"), (ben, "2", "hi"), (ana, "1", 'naïve "café" 👋')]:
+            speaker.type(text)
+            for reader in (ana, ben):
+                seen[reader].append(reader.next(f"1:2 {user} "))
         # Written while the server is away.
         server.kill()
         ana.type("are you there?")
