@@ -26,7 +26,9 @@ use holdfast_protocol::id::{ConversationId, DeviceId, Rev, UserId};
 use holdfast_protocol::ws::{self, CloseCode, Opcode};
 use holdfast_reactor::Moment;
 use holdfast_router::Key;
-use holdfast_storage::command::{Command, Delivery, History, Refusal, Register, SendMessage, SessionAddress};
+use holdfast_storage::command::{
+    ClientId, Command, Delivery, History, Refusal, Register, SendMessage, SessionAddress,
+};
 use prost::Message as _;
 use smallvec::SmallVec;
 
@@ -352,13 +354,14 @@ impl Session {
         session: SessionAddress,
         context: &mut Context<'_>,
     ) -> Outcome {
-        let client_id = requests::client_id(&frame).to_owned();
+        let client_id = ClientId::from_slice(requests::client_id(&frame).as_bytes());
         if let Err(wait) = self.sends.take(context.rules.send, context.now) {
             let text = format!(
                 "more than {} sends per second with a burst of {}",
                 context.rules.send_per_second, context.rules.send.burst
             );
             context.counters.rate_limited.add(1);
+            let client_id = String::from_utf8_lossy(&client_id);
             self.write_error(context, error_code::RATE_LIMITED, &text, wait_ms(wait), &client_id);
             return Outcome::Nothing;
         }
@@ -366,6 +369,7 @@ impl Session {
         let (conversation, act) = match requests::act(frame, self.user, device.id, context.rules) {
             Ok(act) => act,
             Err(wrong) => {
+                let client_id = String::from_utf8_lossy(&client_id);
                 self.write_error(context, wrong.code, &wrong.message, 0, &client_id);
                 return Outcome::Nothing;
             }
@@ -376,7 +380,7 @@ impl Session {
             device_name: SmallVec::from_slice(device.name.as_bytes()),
             session,
             conversation,
-            client_id: SmallVec::from_slice(client_id.as_bytes()),
+            client_id,
             act,
         };
         Outcome::Submit(Key::Conversation(conversation), Command::Send(Box::new(message)))
