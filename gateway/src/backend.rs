@@ -49,18 +49,30 @@ struct Gathered {
 }
 
 impl Gathered {
-    /// Sends in order, as far as the worker has room; true when nothing is left.
+    /// Sends in order, as far as the worker has room, and wakes it once; true when nothing is left.
     fn send(&mut self, router: &Router<Command>) -> bool {
+        let mut asleep = None;
         while let Some((key, command)) = self.commands.pop_front() {
-            if let Err(RouteError::Full { command, .. } | RouteError::Stopped { command, .. }) =
-                router.send(key, command)
-            {
-                self.commands.push_front((key, command));
-                self.is_refused = true;
-                return false;
+            match router.queue(key, command) {
+                // Always the same worker, but for a new assignment in between.
+                Ok(worker) => {
+                    if let Some(before) = asleep.replace(worker).filter(|&before| before != worker) {
+                        router.ring(before);
+                    }
+                }
+                Err(RouteError::Full { worker, command } | RouteError::Stopped { worker, command }) => {
+                    self.commands.push_front((key, command));
+                    self.is_refused = true;
+                    // Whoever filled the queue may not have rung yet.
+                    router.ring(worker);
+                    break;
+                }
             }
         }
-        true
+        if let Some(worker) = asleep {
+            router.ring(worker);
+        }
+        self.commands.is_empty()
     }
 }
 

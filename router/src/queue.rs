@@ -77,10 +77,26 @@ impl<C> Link<C> {
     /// # Errors
     /// Gives it back when the queue is full, or the worker is gone.
     pub fn try_send(&self, envelope: Envelope<C>) -> Result<(), TrySendError<Envelope<C>>> {
-        let sent = self.commands.try_send(envelope);
+        let sent = self.queue(envelope);
         // A full queue too: whoever filled it may not have rung yet.
-        self.bell.ring();
+        self.ring();
         sent
+    }
+
+    /// Puts a command into the queue and lets the worker sleep: [`Self::ring`] after the last one, or it sleeps on.
+    ///
+    /// A worker that shares its processor with the sender runs as soon as it is woken. Woken by the first of several
+    /// commands it would find that one alone, and sleep again before the second.
+    ///
+    /// # Errors
+    /// Gives it back when the queue is full, or the worker is gone.
+    pub fn queue(&self, envelope: Envelope<C>) -> Result<(), TrySendError<Envelope<C>>> {
+        self.commands.try_send(envelope)
+    }
+
+    /// Wakes the worker if it sleeps.
+    pub fn ring(&self) {
+        self.bell.ring();
     }
 
     /// Puts a command into the queue, and waits for room if there is none.
@@ -188,11 +204,19 @@ mod tests {
                 }
                 sum
             });
-            for _ in 0..2 {
-                let link = links[0].clone();
-                scope
-                    .spawn(move || (1..=COMMANDS).for_each(|n| link.send(envelope(n)).expect("it receives")));
-            }
+            let (link, other) = (links[0].clone(), links[0].clone());
+            scope.spawn(move || (1..=COMMANDS).for_each(|n| link.send(envelope(n)).expect("it receives")));
+            // The other one puts three at a time into the queue, and rings once.
+            scope.spawn(move || {
+                for n in 1..=COMMANDS {
+                    if let Err(TrySendError::Full(full)) = other.queue(envelope(n)) {
+                        other.send(full).expect("it receives");
+                    }
+                    if n % 3 == 0 || n == COMMANDS {
+                        other.ring();
+                    }
+                }
+            });
             assert_eq!(worker.join().expect("it does not panic"), COMMANDS * (COMMANDS + 1));
         });
     }

@@ -73,15 +73,33 @@ impl<C> Router<C> {
     /// When there is no such slice.
     pub fn send_to_slice(&self, slice: SliceId, command: C) -> Result<(), RouteError<C>> {
         assert!(slice.0 < SLICES, "slices are numbered 0..{SLICES}, there is no {slice}");
+        let (worker, envelope) = self.address(slice, command);
+        self.link(worker).try_send(envelope).map_err(|error| refused(worker, error))
+    }
+
+    /// Sends a command to the worker that owns a key, and lets it sleep: [`Self::ring`] for that worker after the last
+    /// one. Never blocks.
+    ///
+    /// # Errors
+    /// Gives the command back when the worker's queue is full, or the worker is gone.
+    pub fn queue(&self, key: Key, command: C) -> Result<WorkerId, RouteError<C>> {
+        let (worker, envelope) = self.address(key.slice(), command);
+        self.link(worker).queue(envelope).map_err(|error| refused(worker, error))?;
+        Ok(worker)
+    }
+
+    /// Wakes a worker, if it sleeps, for what was put into its queue.
+    pub fn ring(&self, worker: WorkerId) {
+        self.link(worker).ring();
+    }
+
+    fn address(&self, slice: SliceId, command: C) -> (WorkerId, Envelope<C>) {
         let assignment = self.assignment.load();
-        let worker = assignment.owner(slice);
-        let envelope = Envelope { slice, epoch: assignment.epoch(), command };
-        self.links[usize::from(worker.0)].try_send(envelope).map_err(|error| match error {
-            flume::TrySendError::Full(Envelope { command, .. }) => RouteError::Full { worker, command },
-            flume::TrySendError::Disconnected(Envelope { command, .. }) => {
-                RouteError::Stopped { worker, command }
-            }
-        })
+        (assignment.owner(slice), Envelope { slice, epoch: assignment.epoch(), command })
+    }
+
+    fn link(&self, worker: WorkerId) -> &Link<C> {
+        &self.links[usize::from(worker.0)]
     }
 
     /// The assignment that commands are routed by at the moment.
@@ -112,6 +130,15 @@ impl<C> Router<C> {
             }
         });
         refused.map_or(Ok(()), Err)
+    }
+}
+
+fn refused<C>(worker: WorkerId, error: flume::TrySendError<Envelope<C>>) -> RouteError<C> {
+    match error {
+        flume::TrySendError::Full(Envelope { command, .. }) => RouteError::Full { worker, command },
+        flume::TrySendError::Disconnected(Envelope { command, .. }) => {
+            RouteError::Stopped { worker, command }
+        }
     }
 }
 
