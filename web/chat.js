@@ -13,6 +13,9 @@ const SUBPROTOCOL = "holdfast.v1.json";
 const FIRST_NAMED_USER = 1n << 63n;
 const KEPT_MESSAGES = 500;
 const KEPT_MESSAGES_WHEN_FULL = 50;
+/** How often a user who goes on writing says so, and how long others believe it. */
+const TYPING_AGAIN_MS = 3000;
+const TYPING_BELIEVED_MS = 6000;
 
 // ---------------------------------------------------------------------------------------------------- small things
 
@@ -291,6 +294,10 @@ class Link {
     this.heartbeatMs = 30000;
     this.timers = {};
     this.renewed = 0;
+    /** Who is writing to us: user → the timer after which we do not believe it any more. */
+    this.typists = new Map();
+    /** To whom we said that we are writing, and when. */
+    this.writingTo = null;
     this.open();
   }
 
@@ -364,13 +371,20 @@ class Link {
       case "drain":
         this.told = content.afterMs;
         break;
+      case "typing":
+        // Groups have no pane here yet.
+        if (!content.conversation.startsWith("g")) this.typing(content.user, !content.stopped);
+        break;
     }
   }
 
   take(rev, entry) {
     const taken = this.diary.take(rev, entry);
     if (taken === "missed") this.resume();
-    else if (taken) view.arrived(taken.other, taken.row);
+    else if (taken) {
+      this.typing(taken.row.from, false);
+      view.arrived(taken.other, taken.row);
+    }
     this.saveSoon();
   }
 
@@ -396,8 +410,27 @@ class Link {
     }
   }
 
+  /** Somebody writes to us, or not any more. */
+  typing(user, goesOn) {
+    clearTimeout(this.typists.get(user));
+    this.typists.delete(user);
+    if (goesOn) this.typists.set(user, setTimeout(() => this.typing(user, false), TYPING_BELIEVED_MS));
+    view.later();
+  }
+
+  /** We write to somebody, or have stopped without a message. */
+  writing(to, goesOn) {
+    const now = performance.now();
+    const said = this.writingTo?.to === to && now - this.writingTo.at < TYPING_AGAIN_MS;
+    if (this.state !== "live" || (goesOn ? said : this.writingTo?.to !== to)) return;
+    this.transmit({ typing: { conversation: `@${to}`, stopped: !goesOn } });
+    this.writingTo = goesOn ? { to, at: now } : null;
+  }
+
   /** Writes a message down, then sends it. */
   post(to, text) {
+    // The message says that we have stopped.
+    this.writingTo = null;
     this.diary.outbox.push({ clientId: randomText(12), to, text, time: Date.now(), state: "sending" });
     this.diary.with(to);
     this.diary.save();
@@ -624,7 +657,8 @@ const view = {
         const name = names.of(other);
         const avatar = element("span", { className: "avatar", "aria-hidden": "true" });
         paint(avatar, other, name);
-        const last = newest ? (newest.from === diary.user ? `You: ${newest.text}` : newest.text) : "No messages yet";
+        const said = newest ? (newest.from === diary.user ? `You: ${newest.text}` : newest.text) : "No messages yet";
+        const last = this.link.typists.has(other) ? "writing…" : said;
         const lines = element("span", { className: "lines" }, element("span", { className: "name", textContent: name }), element("span", { className: "last", textContent: last.slice(0, 120) }));
         const count = unread ? element("span", { className: "unread", textContent: unread > 99 ? "99+" : unread, "aria-label": `${unread} unread` }) : null;
         const button = element("button", { type: "button" }, avatar, lines, count);
@@ -646,6 +680,7 @@ const view = {
       this.rows.clear();
       $("messages").replaceChildren();
       setText($("other-name"), "Holdfast");
+      setText($("typing"), "");
       $("no-messages").hidden = false;
       setText($("no-messages"), "Choose a conversation, or start one.");
       return;
@@ -657,6 +692,7 @@ const view = {
     }
     const name = names.of(other);
     setText($("other-name"), name);
+    setText($("typing"), this.link.typists.has(other) ? "writing…" : "");
     paint($("other-avatar"), other, name);
 
     const scroll = $("scroll");
@@ -696,7 +732,10 @@ const view = {
     const other = location.hash.slice(1);
     const next = /^[1-9][0-9]*$/.test(other) && other !== this.link?.diary.user ? other : null;
     if (next !== this.other) {
-      if (this.other !== null) this.drafts.set(this.other, $("text").value);
+      if (this.other !== null) {
+        this.drafts.set(this.other, $("text").value);
+        this.link?.writing(this.other, false);
+      }
       $("text").value = this.drafts.get(next) ?? "";
       this.other = next;
       this.rows.clear();
@@ -901,7 +940,10 @@ function listen() {
     $("scroll").scrollTop = $("scroll").scrollHeight;
     $("text").focus();
   });
-  $("text").addEventListener("input", fitComposer);
+  $("text").addEventListener("input", () => {
+    fitComposer();
+    if (view.other !== null) view.link.writing(view.other, $("text").value.trim() !== "");
+  });
   $("text").addEventListener("keydown", (event) => {
     // On a touch screen Enter is for new lines; there is a button beside it.
     const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing && !matchMedia("(pointer: coarse)").matches;

@@ -150,6 +150,13 @@ impl Deliver for ShardLanes {
         }
     }
 
+    fn offer(&mut self, shard: u16, delivery: Delivery) {
+        if self.lanes.get(usize::from(shard)).is_some_and(lane::Sender::is_half_free) {
+            // It has just become full: nobody waits for this.
+            let _ = self.deliver(shard, delivery);
+        }
+    }
+
     fn flush(&mut self) {
         for lane in &mut self.lanes {
             lane.flush();

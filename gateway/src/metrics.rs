@@ -81,6 +81,8 @@ shard_counters! {
     by_label errors: ByLabel = "holdfast_errors_total", "`error` frames sent, by code.";
     by_label deliveries: ByLabel = "holdfast_deliveries_total", "What the workers told sessions, by kind.";
     counter gaps: Counter = "holdfast_gaps_total", "Sessions that could not keep up and were told to sync.";
+    counter dropped: Counter = "holdfast_dropped_total",
+        "Notes of who is writing that a session had no room for, or said too often.";
     counter rate_limited: Counter = "holdfast_rate_limited_total", "Frames refused because they came too fast.";
     counter protocol_errors: Counter = "holdfast_protocol_errors_total", "Connections closed for breaking RFC 6455.";
     counter heartbeat_timeouts: Counter = "holdfast_heartbeat_timeouts_total",
@@ -115,6 +117,7 @@ impl ShardCounters {
             Delivery::NoPage { .. } => "no_page",
             Delivery::History(_) => "history",
             Delivery::Gap { .. } => "gap",
+            Delivery::Typing { .. } => "typing",
         };
         self.deliveries.add(kind, 1);
     }

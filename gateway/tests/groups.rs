@@ -231,3 +231,40 @@ fn each_limit_of_groups_from_both_sides() {
         assert_eq!(ana.json_of("history")["messages"].as_array().unwrap().len(), 2);
     }
 }
+
+#[test]
+fn who_is_writing_is_told_to_the_others_and_what_comes_too_fast_is_dropped() {
+    for driver in drivers() {
+        let live = Live::start(driver, |config| {
+            config.limits.send_per_second = 1;
+            config.limits.send_burst = 2;
+        });
+        let (mut ana, _) = live.session(42, "phone");
+        let (mut bea, _) = live.session(43, "phone");
+        let token = live.token(43, "laptop");
+        let mut laptop = live.upgraded("/ws", &format!("holdfast.v1.proto, bearer.{token}"));
+        // Registered, and live.
+        let Got::Binary(_) = laptop.next() else { panic!("no welcome") };
+        ana.send(&json!({"typing": {"conversation": "@43"}}));
+        ana.send(&json!({"typing": {"conversation": "@43", "stopped": true}}));
+        let told = [bea.json_of("typing"), bea.json_of("typing")];
+        assert_eq!(told[0], json!({"conversation": "42:43", "user": "42", "stopped": false}));
+        assert_eq!(told[1], json!({"conversation": "42:43", "user": "42", "stopped": true}));
+        let Got::Binary(bytes) = laptop.next() else { panic!("not told") };
+        let expected = chat::UserTyping { conversation: "42:43".to_owned(), user: 42, stopped: false };
+        let frame = chat::decode_server(Format::Protobuf, &bytes).unwrap().frame.unwrap();
+        assert_eq!(frame, server_frame::Frame::Typing(expected));
+
+        for _ in 0..50 {
+            ana.send(&json!({"typing": {"conversation": "@43"}}));
+        }
+        ana.send(&json!({"ping": {"nonce": "1"}}));
+        assert_eq!(ana.json(), json!({"pong": {"nonce": "1"}}), "not a word about those that came too fast");
+        assert!(live.metric("holdfast_dropped_total") >= 40.0);
+
+        bea.send(&json!({"typing": {"conversation": "g7"}}));
+        assert_eq!(bea.error(), "unknown_conversation");
+        bea.send(&json!({"typing": {"conversation": "7"}}));
+        assert_eq!(bea.error(), "bad_conversation");
+    }
+}

@@ -44,6 +44,12 @@ impl<T> Sender<T> {
         }
     }
 
+    /// True when the lane has room for as much again as may be in it.
+    #[must_use]
+    pub fn is_half_free(&self) -> bool {
+        self.queue.slots() >= self.queue.buffer().capacity().div_ceil(2)
+    }
+
     /// Wakes the receiver if it sleeps and something was pushed since the last call.
     pub fn flush(&mut self) {
         if std::mem::take(&mut self.unflushed) {

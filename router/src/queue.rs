@@ -127,6 +127,12 @@ impl<C> Link<C> {
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }
+
+    /// True when the queue has room for as much again as may be in it.
+    #[must_use]
+    pub fn is_half_free(&self) -> bool {
+        self.commands.capacity().is_none_or(|capacity| self.commands.len() <= capacity / 2)
+    }
 }
 
 /// The worker's end of a queue.

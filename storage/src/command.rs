@@ -52,6 +52,14 @@ pub enum Command {
     },
     /// Asks for a part of a conversation. Goes to the conversation's worker. Answer: `History` or `Rejected`.
     History(HistoryRequest),
+    /// Somebody is writing in a conversation, or not any more. Goes to the conversation's worker. Has no answer but
+    /// `Rejected`, and reaches only who is live and has room.
+    Typing {
+        /// Who, where, and what.
+        typing: Typing,
+        /// The session that says so.
+        session: SessionAddress,
+    },
     /// Moves the device's cursor, never back.
     Ack {
         /// Whose inbox.
@@ -74,6 +82,8 @@ pub enum Command {
         /// The target wants everything after it (once more): it has just started, or has noticed a hole.
         again: bool,
     },
+    /// Between workers: who is writing, and which users of this worker are to know.
+    Typists(Vec<(Typing, Users)>),
     /// Finish what is in the queue, make it durable, and stop.
     Stop,
 }
@@ -140,6 +150,17 @@ impl Act {
             },
         }
     }
+}
+
+/// Somebody is writing, or not any more. It is never kept, and the first to be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Typing {
+    /// Who.
+    pub user: UserId,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Not any more.
+    pub stopped: bool,
 }
 
 /// A part of a conversation that somebody wants to see.
@@ -277,6 +298,13 @@ pub enum Delivery {
     },
     /// The answer to `History`.
     History(Box<History>),
+    /// Somebody else is writing, or not any more.
+    Typing {
+        /// For which session.
+        session: SessionAddress,
+        /// Who, and where.
+        typing: Typing,
+    },
     /// Entries that were not delivered because the lane was full; the session is not live until it syncs.
     Gap {
         /// For which session.
@@ -301,6 +329,7 @@ impl Delivery {
             | Self::Event { session, .. }
             | Self::Page { session, .. }
             | Self::NoPage { session, .. }
+            | Self::Typing { session, .. }
             | Self::Gap { session, .. } => *session,
             Self::History(history) => history.session,
         }
@@ -361,6 +390,12 @@ pub trait Deliver {
     /// # Errors
     /// Gives it back when the lane is full.
     fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery>;
+
+    /// Puts something into the lane that may as well be lost. A lane that can be full takes it only while half of it is
+    /// free, so that it keeps nothing out that must arrive.
+    fn offer(&mut self, shard: u16, delivery: Delivery) {
+        let _ = self.deliver(shard, delivery);
+    }
 
     /// Wakes the shards that something was put into the lane of.
     fn flush(&mut self);

@@ -314,6 +314,10 @@ impl Effects for ThreadEffects {
         self.deliver.deliver(shard, delivery)
     }
 
+    fn offer(&mut self, shard: u16, delivery: Delivery) {
+        self.deliver.offer(shard, delivery);
+    }
+
     fn flush(&mut self) {
         self.deliver.flush();
     }
@@ -322,6 +326,13 @@ impl Effects for ThreadEffects {
         let Some(link) = self.links.get(usize::from(worker)) else { return Err(command) };
         let envelope = Envelope { slice: self.slice, epoch: self.epoch, command };
         link.try_send(envelope).map_err(|error| error.into_inner().command)
+    }
+
+    fn suggest(&mut self, worker: u16, command: Command) {
+        if self.links.get(usize::from(worker)).is_some_and(Link::is_half_free) {
+            // It has just become full: nobody waits for this.
+            let _ = self.send(worker, command);
+        }
     }
 }
 

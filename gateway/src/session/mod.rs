@@ -27,7 +27,7 @@ use holdfast_protocol::ws::{self, CloseCode, Opcode};
 use holdfast_reactor::Moment;
 use holdfast_router::Key;
 use holdfast_storage::command::{
-    ClientId, Command, Delivery, History, Refusal, Register, SendMessage, SessionAddress,
+    ClientId, Command, Delivery, History, Refusal, Register, SendMessage, SessionAddress, Typing,
 };
 use prost::Message as _;
 use smallvec::SmallVec;
@@ -287,6 +287,7 @@ impl Session {
                     }
                 }
             }),
+            (_, client_frame::Frame::Typing(typing)) => self.handle_typing(&typing, session, context),
             (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
                 let Some((user, device)) = this.identity() else { return Outcome::Nothing };
                 Outcome::Submit(Key::User(user), Command::Ack { user, device, session, rev: Rev(ack.rev) })
@@ -386,6 +387,29 @@ impl Session {
         Outcome::Submit(Key::Conversation(conversation), Command::Send(Box::new(message)))
     }
 
+    /// Somebody is writing: as cheap to leave out as to say, so what comes too fast is not even refused.
+    fn handle_typing(
+        &mut self,
+        typing: &chat::Typing,
+        session: SessionAddress,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        if self.sends.take(context.rules.send, context.now).is_err() {
+            context.counters.dropped.add(1);
+            return Outcome::Nothing;
+        }
+        match chat::parse_conversation(&typing.conversation, self.user) {
+            Ok(conversation) => {
+                let typing = Typing { user: self.user, conversation, stopped: typing.stopped };
+                Outcome::Submit(Key::Conversation(conversation), Command::Typing { typing, session })
+            }
+            Err(error) => {
+                self.write_error(context, error.code(), &error.to_string(), 0, "");
+                Outcome::Nothing
+            }
+        }
+    }
+
     /// Requests that cost the server more than they cost the client count as control frames.
     fn limited(
         &mut self,
@@ -472,6 +496,17 @@ impl Session {
                 let conversation = conversation.to_string();
                 let history = chat::History { conversation, messages, head: head.0, end };
                 self.write(context, server_frame::Frame::History(history));
+                Outcome::Nothing
+            }
+            Delivery::Typing { typing: Typing { user, conversation, stopped }, .. } => {
+                // The first to be dropped: three quarters of the room are for what must arrive.
+                if self.state != State::Live || context.unsent_bytes > context.rules.output_bytes / 4 {
+                    context.counters.dropped.add(1);
+                    return Outcome::Nothing;
+                }
+                let conversation = conversation.to_string();
+                let typing = chat::UserTyping { conversation, user: user.0, stopped };
+                self.write(context, server_frame::Frame::Typing(typing));
                 Outcome::Nothing
             }
             Delivery::NoPage { why, .. } => {

@@ -41,7 +41,12 @@ pub(super) fn client_id(frame: &client_frame::Frame) -> &str {
         | Frame::SetRole(chat::SetRole { client_id, .. })
         | Frame::Edit(chat::Edit { client_id, .. })
         | Frame::Delete(chat::Delete { client_id, .. }) => client_id,
-        Frame::Hello(_) | Frame::Ack(_) | Frame::Sync(_) | Frame::Ping(_) | Frame::History(_) => "",
+        Frame::Hello(_)
+        | Frame::Ack(_)
+        | Frame::Sync(_)
+        | Frame::Ping(_)
+        | Frame::History(_)
+        | Frame::Typing(_) => "",
     }
 }
 
@@ -96,7 +101,12 @@ pub(super) fn act(
             (conversation(&edit.conversation)?, Act::Edit { seq: Seq(edit.seq), content })
         }
         Frame::Delete(delete) => (conversation(&delete.conversation)?, Act::Delete { seq: Seq(delete.seq) }),
-        Frame::Hello(_) | Frame::Ack(_) | Frame::Sync(_) | Frame::Ping(_) | Frame::History(_) => {
+        Frame::Hello(_)
+        | Frame::Ack(_)
+        | Frame::Sync(_)
+        | Frame::Ping(_)
+        | Frame::History(_)
+        | Frame::Typing(_) => {
             unreachable!("the session handles these itself")
         }
     })

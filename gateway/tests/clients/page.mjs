@@ -120,6 +120,20 @@ async function main(browser) {
     await ben.click("#send");
     await sees(ana, "Sure <3 I bring olives & café crème");
 
+    // While she writes, he sees that; not any more when she has deleted it, or sent it.
+    const writing = ben.locator("#typing", { hasText: "writing…" });
+    const nobody = ben.locator("#typing:empty");
+    await ana.fill("#text", "Per");
+    await writing.waitFor();
+    await ben.screenshot({ path: join(directory, "typing-phone.png") });
+    await ana.fill("#text", "");
+    await nobody.waitFor({ state: "attached" });
+    await ana.fill("#text", "Perfect");
+    await writing.waitFor();
+    await ana.press("#text", "Enter");
+    await sees(ben, "Perfect");
+    await nobody.waitFor({ state: "attached" });
+
     // A polite stop; what is written meanwhile waits, and arrives once.
     assert.equal(await end(server, "SIGTERM"), 0, "a drained server ends with 0");
     await Promise.all([disconnected(ana), disconnected(ben)]);
@@ -141,20 +155,21 @@ async function main(browser) {
     const expected = [
       "Are you coming tonight?",
       "Sure <3 I bring olives & café crème",
+      "Perfect",
       "Written while the server was away",
       "Still here after kill -9",
     ];
-    assert.deepEqual(await sees(ana, expected[3]), expected);
-    assert.deepEqual(await sees(ben, expected[3]), expected);
+    assert.deepEqual(await sees(ana, expected[4]), expected);
+    assert.deepEqual(await sees(ben, expected[4]), expected);
 
     // What Ana changes on another device changes here, and what she takes back is gone.
     const conversation = `@${await ana.evaluate(() => location.hash.slice(1))}`;
     await ask(address, "Ana", [
       { edit: { clientId: "edit", conversation, seq: "1", content: { text: "Are you coming tomorrow?" } } },
-      { delete: { clientId: "delete", conversation, seq: "3" } },
+      { delete: { clientId: "delete", conversation, seq: "4" } },
     ]);
     expected[0] = "Are you coming tomorrow?";
-    expected[2] = "Deleted";
+    expected[3] = "Deleted";
     for (const page of [ana, ben]) {
       await page.locator("li.message.deleted").waitFor();
       assert.deepEqual(await sees(page, expected[0]), expected);
@@ -163,12 +178,12 @@ async function main(browser) {
     // Reloaded, the tab has everything; so has a device that has never been there.
     await ana.reload();
     await connected(ana);
-    assert.deepEqual(await sees(ana, expected[3]), expected);
+    assert.deepEqual(await sees(ana, expected[4]), expected);
     const other = await browser.newContext();
     const laptop = await openTab(other, url, complaints);
     await comeIn(laptop, "Ben");
     await laptop.locator("#conversations button").first().click();
-    assert.deepEqual(await sees(laptop, expected[3]), expected);
+    assert.deepEqual(await sees(laptop, expected[4]), expected);
 
     // Nothing sticks out on a phone.
     const overflow = await ben.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);

@@ -266,7 +266,9 @@ impl Scenario for Chat {
                 self.drained.insert(member, Duration::from_millis(u64::from(drain.after_ms)));
             }
             server_frame::Frame::Error(error) => self.error(fleet, member, &error),
-            server_frame::Frame::Pong(_) | server_frame::Frame::History(_) => {}
+            server_frame::Frame::Pong(_)
+            | server_frame::Frame::History(_)
+            | server_frame::Frame::Typing(_) => {}
         }
     }
 

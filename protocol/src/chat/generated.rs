@@ -4,7 +4,7 @@
 pub struct ClientFrame {
     #[prost(
         oneof = "client_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
@@ -40,12 +40,14 @@ pub mod client_frame {
         Delete(super::Delete),
         #[prost(message, tag = "14")]
         History(super::HistoryRequest),
+        #[prost(message, tag = "15")]
+        Typing(super::Typing),
     }
 }
 /// What a server sends.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerFrame {
-    #[prost(oneof = "server_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "server_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -70,6 +72,8 @@ pub mod server_frame {
         Pong(super::Pong),
         #[prost(message, tag = "9")]
         History(super::History),
+        #[prost(message, tag = "10")]
+        Typing(super::UserTyping),
     }
 }
 /// Says who is there; the first frame of a connection that did not say so in its handshake.
@@ -264,6 +268,14 @@ pub struct HistoryRequest {
     /// At most so many, at most 200; 0 means 50.
     #[prost(uint32, tag = "4")]
     pub limit: u32,
+}
+/// Says that the user is writing in a conversation, or not any more. Nobody keeps it, and it has no answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Typing {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub stopped: bool,
 }
 /// A group began, with these members.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -473,6 +485,16 @@ pub struct History {
     /// True when there is nothing (visible) further in the direction that was asked for.
     #[prost(bool, tag = "4")]
     pub end: bool,
+}
+/// Somebody else is writing in a conversation, or not any more. Believe it for 6 s, or until a message of that user.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UserTyping {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub user: u64,
+    #[prost(bool, tag = "3")]
+    pub stopped: bool,
 }
 /// Inbox entries in the order of their `rev`, without a hole.
 #[derive(Clone, PartialEq, ::prost::Message)]

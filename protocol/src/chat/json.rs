@@ -22,7 +22,8 @@ use super::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
     Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
     MemberLeft, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, RemoveMember, Rename, Renamed, Role,
-    RoleSet, Send, ServerFrame, SetRole, Sync, Welcome, body, client_frame, content, entry, server_frame,
+    RoleSet, Send, ServerFrame, SetRole, Sync, Typing, UserTyping, Welcome, body, client_frame, content,
+    entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -98,6 +99,8 @@ object!(Delete { "clientId" => client_id, "conversation" => conversation, "seq" 
 object!(HistoryRequest {
     "conversation" => conversation, "before" => before, "after" => after, "limit" => limit,
 });
+object!(Typing { "conversation" => conversation, "stopped" => stopped });
+object!(UserTyping { "conversation" => conversation, "user" => user, "stopped" => stopped });
 object!(GroupCreated { "title" => title, "members" => members, "openHistory" => open_history });
 object!(MembersAdded { "users" => users });
 object!(MemberRemoved { "user" => user });
@@ -139,11 +142,12 @@ one_of!(ClientFrame.frame: client_frame::Frame {
     "hello" => Hello, "send" => Send, "ack" => Ack, "sync" => Sync, "ping" => Ping,
     "createGroup" => CreateGroup, "addMembers" => AddMembers, "removeMember" => RemoveMember,
     "leave" => Leave, "rename" => Rename, "setRole" => SetRole, "edit" => Edit, "delete" => Delete,
-    "history" => History,
+    "history" => History, "typing" => Typing,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
     "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong, "history" => History,
+    "typing" => Typing,
 });
 one_of!(Body.kind: body::Kind {
     "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,

@@ -5,7 +5,8 @@ use holdfast_protocol::chat::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
     Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
     MemberLeft, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, RemoveMember, Rename, Renamed,
-    RoleSet, Send, ServerFrame, SetRole, Sync, Welcome, body, client_frame, content, entry, server_frame,
+    RoleSet, Send, ServerFrame, SetRole, Sync, Typing, UserTyping, Welcome, body, client_frame, content,
+    entry, server_frame,
 };
 use proptest::prelude::*;
 use prost_reflect::DescriptorPool;
@@ -168,6 +169,8 @@ pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
         number().prop_map(|rev| Frame::Ack(Ack { rev })),
         (number(), small()).prop_map(|(after, limit)| Frame::Sync(Sync { after, limit })),
         number().prop_map(|nonce| Frame::Ping(Ping { nonce })),
+        (text(), any::<bool>())
+            .prop_map(|(conversation, stopped)| Frame::Typing(Typing { conversation, stopped })),
         group_request(),
         (text(), text(), number(), prop::option::of(content())).prop_map(
             |(client_id, conversation, seq, content)| Frame::Edit(Edit {
@@ -225,6 +228,9 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
             Frame::Error(Error { code, message, retry_after_ms, client_id })
         }),
         number().prop_map(|nonce| Frame::Pong(Pong { nonce })),
+        (text(), number(), any::<bool>()).prop_map(|(conversation, user, stopped)| {
+            Frame::Typing(UserTyping { conversation, user, stopped })
+        }),
         (text(), prop::collection::vec(message(), 0..4), number(), any::<bool>()).prop_map(
             |(conversation, messages, head, end)| {
                 Frame::History(History { conversation, messages, head, end })

@@ -49,7 +49,9 @@ use hashbrown::HashMap;
 use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq, Snowflake, UserId};
 use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 
-use crate::command::{ClientId, Command, Delivery, HistoryRequest, Refusal, Register, SessionAddress};
+use crate::command::{
+    ClientId, Command, Delivery, HistoryRequest, Refusal, Register, SessionAddress, Typing, Users,
+};
 use crate::engine::{Batch, Store, StoreError, Table};
 use crate::heads::Heads;
 use crate::layout::{self, Fingerprint, Known};
@@ -65,6 +67,7 @@ mod lanes;
 mod send;
 #[cfg(test)]
 pub(crate) mod tests;
+mod typing;
 mod users;
 
 use cursors::Cursors;
@@ -82,6 +85,12 @@ pub trait Effects {
     /// Gives it back when the lane is full.
     fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery>;
 
+    /// Puts something into the lane of a shard that may as well be lost: where lanes can be full, only while half of
+    /// it is free.
+    fn offer(&mut self, shard: u16, delivery: Delivery) {
+        let _ = self.deliver(shard, delivery);
+    }
+
     /// Wakes the shards that something was delivered to.
     fn flush(&mut self);
 
@@ -90,6 +99,11 @@ pub trait Effects {
     /// # Errors
     /// Gives it back when its queue is full, or it has stopped.
     fn send(&mut self, worker: u16, command: Command) -> Result<(), Command>;
+
+    /// Sends a command that may as well be lost: where queues can be full, only while half of it is free.
+    fn suggest(&mut self, worker: u16, command: Command) {
+        let _ = self.send(worker, command);
+    }
 }
 
 /// Which worker this is, and under which rules it works.
@@ -154,6 +168,8 @@ pub struct Worker<S> {
     /// Pages that are to be read when there is room.
     wanted: VecDeque<SessionAddress>,
     wanted_pages: HashMap<SessionAddress, Wanted>,
+    /// What the present turn tells the users of other workers, by worker.
+    typists: Vec<Vec<(Typing, Users)>>,
 }
 
 /// A page that a session asked for.
@@ -174,6 +190,7 @@ enum Pending {
     Sync { session: SessionAddress, wanted: Wanted },
     History(HistoryRequest),
     Ack { user: UserId, device: DeviceId, session: SessionAddress, rev: Rev },
+    Typing { typing: Typing, users: Users },
 }
 
 impl<S: Store> Worker<S> {
@@ -207,6 +224,7 @@ impl<S: Store> Worker<S> {
             incoming.push(Incoming::open(&store, other, other == identity.number)?);
         }
         let heads = identity.limits.cached_heads;
+        let workers = identity.workers;
         Ok(Self {
             identity,
             store,
@@ -233,6 +251,7 @@ impl<S: Store> Worker<S> {
             in_doubt: 0,
             wanted: VecDeque::new(),
             wanted_pages: HashMap::new(),
+            typists: vec![Vec::new(); usize::from(workers)],
         })
     }
 
@@ -368,6 +387,14 @@ impl<S: Store> Worker<S> {
                 return self.confirmed(target, position, again);
             }
             Command::Stop => return,
+            Command::Typists(typists) => {
+                let typists = typists.iter().cloned();
+                self.pending.extend(typists.map(|(typing, users)| Pending::Typing { typing, users }));
+                return;
+            }
+            // Nobody waits for it.
+            Command::Typing { .. } if !owned => return,
+            &Command::Typing { typing, session } => return self.decide_typing(typing, session),
             Command::Send(message) if owned => return self.decide_send(message),
             Command::Send(message) => moved(message.session, Some(message.client_id.clone())),
             &Command::Register(Register { session, .. }) if !owned => {
@@ -443,6 +470,7 @@ impl<S: Store> Worker<S> {
         }
         self.batch.clear();
         self.pending.clear();
+        self.typists.iter_mut().for_each(Vec::clear);
         self.fresh.clear();
         self.messages = 0;
         self.entries = 0;
@@ -512,8 +540,10 @@ impl<S: Store> Worker<S> {
                 Pending::Sync { session, wanted } => self.want_page(session, wanted),
                 Pending::History(request) => self.history(&request, effects),
                 Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),
+                Pending::Typing { typing, users } => self.tell_typing(typing, &users, effects),
             }
         }
+        self.suggest_typists(effects);
         self.pending = pending;
         self.serve_pages(effects);
     }

@@ -10,6 +10,7 @@ use crate::command::{Act, FanOut, Register, SendMessage};
 use crate::engine::memory::{Fault, Memory};
 
 pub(crate) mod groups;
+mod typing;
 
 const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -238,6 +239,10 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
         }
         Delivery::NoPage { session, why } => format!("{} no page {why:?}", at(session)),
         Delivery::Gap { session, from, to } => format!("{} gap {from} to {to}", at(session)),
+        Delivery::Typing { session, typing } => {
+            let stops = if typing.stopped { "stops" } else { "is" };
+            format!("{} typing: {} {stops}", at(session), typing.user)
+        }
     };
     let mut words: Vec<String> = delivered.iter().map(word).collect();
     // Which worker came first is not what the tests are about, the order per session is.

@@ -10,7 +10,7 @@ use holdfast_router::{Assignment, Envelope, Key, WorkerId};
 use holdfast_storage::Limits;
 use holdfast_storage::check::Checker;
 use holdfast_storage::command::{
-    Act, ClientId, Command, Delivery, GroupChange, Refusal, Register, SendMessage, SessionAddress,
+    Act, ClientId, Command, Delivery, GroupChange, Refusal, Register, SendMessage, SessionAddress, Typing,
 };
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
@@ -37,6 +37,11 @@ pub(crate) enum Step {
         group: u8,
         what: u8,
         whom: u8,
+    },
+    /// A device is writing: to a user, or in a group.
+    Typing {
+        device: u8,
+        to: u8,
     },
     /// A device sends one of its messages again.
     SendAgain {
@@ -286,6 +291,7 @@ impl Simulation {
                 }
             }
             Step::Act { device, group, what, whom } => self.act(usize::from(device), group, what, whom),
+            Step::Typing { device, to } => self.typing(usize::from(device), to),
             Step::SendAgain { device, which } => {
                 let device = usize::from(device) % self.devices.len();
                 if !self.devices[device].sent.is_empty() {
@@ -352,6 +358,18 @@ impl Simulation {
         let number = self.devices[device].sent.len();
         let text = format!("{}/{}/{number}", sender, self.devices[device].number);
         self.submit_new(device, ConversationId::direct(sender, other), say(text));
+    }
+
+    fn typing(&mut self, device: usize, to: u8) {
+        let device = &self.devices[device % self.devices.len()];
+        let (Some(session), user) = (device.session, device.user) else { return };
+        let conversation = match u64::from(to) % (USERS + 2) {
+            other if UserId(other) == user => return,
+            group if group == 0 || group > USERS => ConversationId::group(GroupId(1 + group % 2)),
+            other => ConversationId::direct(user, UserId(other)),
+        };
+        let typing = Typing { user, conversation, stopped: to.is_multiple_of(2) };
+        self.submit(Key::Conversation(conversation), Command::Typing { typing, session });
     }
 
     fn act(&mut self, device: usize, group: u8, what: u8, whom: u8) {
@@ -549,6 +567,13 @@ impl Simulation {
                         self.sync(device);
                     }
                 }
+                Delivery::Typing { typing, .. } => {
+                    assert_ne!(typing.user, it.user, "nobody is told of oneself");
+                    if let Some((low, high)) = typing.conversation.users() {
+                        let both = [typing.user, it.user];
+                        assert!(both.contains(&low) && both.contains(&high), "{typing:?} for {it:?}");
+                    }
+                }
                 Delivery::Gap { from, to, .. } => {
                     if it.live {
                         assert_eq!(from, it.last.next());
@@ -586,6 +611,8 @@ impl Simulation {
                         other => panic!("{other:?}"),
                     }
                 }
+                // Writing in a group that one is not in.
+                Delivery::Rejected { client_id: None, why: Refusal::UnknownConversation, .. } => {}
                 Delivery::Rejected { client_id: None, why, .. } => panic!("{why:?}"),
                 Delivery::NoPage { why, .. } => panic!("no page: {why:?}"),
                 Delivery::History(_) => panic!("nobody has asked for one"),
