@@ -167,6 +167,7 @@ impl Deliver for ShardLanes {
 #[cfg(test)]
 mod tests {
     use holdfast_protocol::id::{DeviceId, UserId};
+    use holdfast_reactor::Waker;
     use holdfast_router::{Assignment, Bell, Queue, links};
     use holdfast_storage::command::SessionAddress;
 
@@ -227,6 +228,22 @@ mod tests {
         }
         arrived.extend(connections(&queues[0]));
         assert_eq!(arrived, [0, 1, 3]);
+    }
+
+    #[test]
+    fn what_may_be_lost_leaves_half_of_the_lane_to_what_may_not() {
+        let (sender, mut receiver) = lane::lane(4, Waker::never_sleeps());
+        let mut lanes = ShardLanes::new(vec![sender]);
+        let replaced = |connection| {
+            let session = SessionAddress { shard: 0, connection };
+            Delivery::Replaced { session }
+        };
+        (0..9).for_each(|connection| lanes.offer(0, replaced(connection)));
+        assert!(lanes.deliver(0, replaced(10)).is_ok());
+        let arrived = std::iter::from_fn(|| receiver.pop()).map(|it| it.session().connection);
+        assert_eq!(arrived.collect::<Vec<_>>(), [0, 1, 2, 10]);
+        // A shard that there is not: nobody waits.
+        lanes.offer(1, replaced(11));
     }
 
     #[test]

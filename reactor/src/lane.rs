@@ -44,7 +44,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// True when the lane has room for as much again as may be in it.
+    /// True when at least half of the lane is free.
     #[must_use]
     pub fn is_half_free(&self) -> bool {
         self.queue.slots() >= self.queue.buffer().capacity().div_ceil(2)
@@ -130,6 +130,21 @@ mod tests {
         assert_eq!(receiver.pop(), Some("a"));
         assert_eq!(sender.push("c"), Ok(()));
         assert_eq!((receiver.pop(), receiver.pop(), receiver.pop()), (Some("b"), Some("c"), None));
+    }
+
+    #[test]
+    fn half_free_is_half_free() {
+        let (mut sender, mut receiver) = lane(5, Waker::never_sleeps());
+        let free: Vec<bool> = (0..6)
+            .map(|n| {
+                let is_free = sender.is_half_free();
+                let _ = sender.push(n);
+                is_free
+            })
+            .collect();
+        assert_eq!(free, [true, true, true, false, false, false]);
+        (0..3).for_each(|_| drop(receiver.pop()));
+        assert!(sender.is_half_free());
     }
 
     #[test]

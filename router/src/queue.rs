@@ -128,7 +128,7 @@ impl<C> Link<C> {
         self.commands.is_empty()
     }
 
-    /// True when the queue has room for as much again as may be in it.
+    /// True when at least half of the queue is free.
     #[must_use]
     pub fn is_half_free(&self) -> bool {
         self.commands.capacity().is_none_or(|capacity| self.commands.len() <= capacity / 2)
@@ -225,6 +225,21 @@ mod tests {
             });
             assert_eq!(worker.join().expect("it does not panic"), COMMANDS * (COMMANDS + 1));
         });
+    }
+
+    #[test]
+    fn half_free_is_half_free() {
+        let (links, queues) = links::<u64>(&Bell::several(1), 5);
+        let free: Vec<bool> = (0..6)
+            .map(|n| {
+                let is_free = links[0].is_half_free();
+                let _ = links[0].queue(envelope(n));
+                is_free
+            })
+            .collect();
+        assert_eq!(free, [true, true, true, false, false, false]);
+        let _ = queues[0].pop().map(|_| queues[0].pop()).map(|_| queues[0].pop());
+        assert!(links[0].is_half_free());
     }
 
     #[test]

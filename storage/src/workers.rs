@@ -63,9 +63,11 @@ impl Workers {
         let bells = Bell::several(workers);
         let (links, queues) = holdfast_router::links(&bells, self.options.queue_commands);
         // Per other worker: its window of entries, our confirmations of them, a greeting; twice, because a source that
-        // is asked to send again forgets what is on its way. And a stop.
+        // is asked to send again forgets what is on its way. And a stop. That is half of the queue: the other half is
+        // all that [`Effects::suggest`] may fill.
         let per_peer = 2 * (2 * self.options.limits.fan_out_window as usize + 1);
-        let (peer_links, peer_queues) = holdfast_router::links(&bells, per_peer * usize::from(workers) + 1);
+        let peer_commands = 2 * (per_peer * usize::from(workers) + 1);
+        let (peer_links, peer_queues) = holdfast_router::links(&bells, peer_commands);
         let mut running = Running {
             router: Router::new(assignment.as_ref().clone(), links.clone()),
             shared: Arc::default(),
