@@ -143,7 +143,9 @@ mod tests {
             })
             .collect();
         assert_eq!(free, [true, true, true, false, false, false]);
-        (0..3).for_each(|_| drop(receiver.pop()));
+        for _ in 0..3 {
+            receiver.pop();
+        }
         assert!(sender.is_half_free());
     }
 
