@@ -138,6 +138,13 @@ pub const fn tcp_mem_pages(sockets: u64) -> u64 {
     sockets.saturating_add(sockets / 2)
 }
 
+/// Buckets of the kernel's table of connections, a power of two: two connections each. Every packet looks its own up, and
+/// each other one in its bucket is memory that no cache holds.
+#[must_use]
+pub const fn connection_buckets(sockets: u64) -> u64 {
+    if sockets < 2 { 1 } else { (sockets / 2).next_power_of_two() }
+}
+
 /// Destination addresses that a load generator needs from one source address, when `ports` local ports are free.
 #[must_use]
 pub const fn client_addresses(connections: u64, ports: u64) -> u64 {

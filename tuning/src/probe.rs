@@ -48,6 +48,8 @@ pub struct Probe {
     pub netdev_backlog: Option<u64>,
     /// `net.ipv4.tcp_mem`, in pages: relaxed, pressure, limit.
     pub tcp_mem_pages: Option<[u64; 3]>,
+    /// `net.ipv4.tcp_ehash_entries`: buckets of the table of connections.
+    pub connection_buckets: Option<u64>,
     /// Connection tracking; `None`: not loaded.
     pub conntrack: Option<Conntrack>,
     /// `/proc/meminfo`.
@@ -207,6 +209,8 @@ impl Machine<'_> {
             syn_backlog: self.sysctl("net/ipv4/tcp_max_syn_backlog"),
             netdev_backlog: self.sysctl("net/core/netdev_max_backlog"),
             tcp_mem_pages: self.sysctls("net/ipv4/tcp_mem"),
+            // Below zero in a network namespace that shares the table of the first one.
+            connection_buckets: self.sysctl::<i64>("net/ipv4/tcp_ehash_entries").map(i64::unsigned_abs),
             conntrack: self.conntrack(),
             memory: self.read("meminfo").and_then(|text| meminfo(&text)),
             cgroup: cgroup::tightest(self.proc, self.sys),

@@ -58,6 +58,8 @@ fn machine(sysctls: &BTreeMap<String, Vec<u64>>) -> Probe {
         syn_backlog: one("net.ipv4.tcp_max_syn_backlog"),
         netdev_backlog: one("net.core.netdev_max_backlog"),
         tcp_mem_pages: sysctls.get("net.ipv4.tcp_mem").map(|pages| [pages[0], pages[1], pages[2]]),
+        // No file can set it: the kernel's command line does.
+        connection_buckets: Some(u64::MAX),
         conntrack: None,
         memory: Some(MemInfo {
             total_bytes: 24 << 30,

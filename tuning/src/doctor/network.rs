@@ -10,6 +10,7 @@ pub(super) fn examine(ask: &Ask, probe: &Probe, findings: &mut Vec<Finding>) {
     }
     findings.push(netdev_backlog(ask, probe));
     findings.push(tcp_mem(ask, probe));
+    findings.push(connection_buckets(ask, probe));
     findings.push(ports(ask, probe));
     findings.extend(conntrack(ask, probe));
 }
@@ -74,6 +75,21 @@ fn tcp_mem(ask: &Ask, probe: &Probe) -> Finding {
         finding.fix = sysctl("net.ipv4.tcp_mem", format!("\"{low} {pressure} {needed}\""));
     }
     finding
+}
+
+fn connection_buckets(ask: &Ask, probe: &Probe) -> Finding {
+    let needed = demand::connection_buckets(ask.sockets());
+    AtLeast {
+        name: "net.ipv4.tcp_ehash_entries",
+        unit: "buckets of the table of connections",
+        present: probe.connection_buckets,
+        needed,
+        otherwise: Severity::Slower,
+        why: "Each packet is looked up in this table, whose size is fixed when the kernel starts. With eight \
+              connections in a bucket that alone took an eighth of all processor time.",
+        fix: Some(format!("thash_entries={needed} on the kernel's command line")),
+    }
+    .finding()
 }
 
 fn ports(ask: &Ask, probe: &Probe) -> Finding {

@@ -22,6 +22,7 @@ fn tuned() -> Probe {
         syn_backlog: Some(65_535),
         netdev_backlog: Some(65_535),
         tcp_mem_pages: Some([1_500_000, 2_250_000, 3_000_000]),
+        connection_buckets: Some(1 << 20),
         conntrack: None,
         memory: Some(MemInfo {
             total_bytes: 25_276_000_000,
@@ -163,7 +164,7 @@ fn rings_are_charged_to_locked_memory_only_on_new_kernels_without_the_capability
 #[test]
 fn sysctls_that_are_too_small_come_with_their_command() {
     type Spoil = fn(&mut Probe);
-    let cases: [(&str, Spoil, Severity, &str); 6] = [
+    let cases: [(&str, Spoil, Severity, &str); 7] = [
         (
             "fs.file-max",
             |probe| probe.file_max = Some(900_000),
@@ -193,6 +194,12 @@ fn sysctls_that_are_too_small_come_with_their_command() {
             |probe| probe.tcp_mem_pages = Some([287_901, 383_868, 575_802]),
             Severity::Slower,
             "sysctl -w net.ipv4.tcp_mem=\"750000 1125000 1500000\"",
+        ),
+        (
+            "net.ipv4.tcp_ehash_entries",
+            |probe| probe.connection_buckets = Some(262_144),
+            Severity::Slower,
+            "thash_entries=524288 on the kernel's command line",
         ),
         (
             "net.netfilter.nf_conntrack_max",
@@ -292,6 +299,7 @@ fn a_machine_that_shows_nothing_is_not_condemned() {
         syn_backlog: None,
         netdev_backlog: None,
         tcp_mem_pages: None,
+        connection_buckets: None,
         memory: None,
         steal: None,
         seccomp_mode: None,
