@@ -16,6 +16,11 @@ const KEPT_MESSAGES_WHEN_FULL = 50;
 /** How often a user who goes on writing says so, and how long others believe it. */
 const TYPING_AGAIN_MS = 3000;
 const TYPING_BELIEVED_MS = 6000;
+/** How long what happens is collected before it is written down, and before others hear that it was read. */
+const SAVE_AFTER_MS = 750;
+const READ_AFTER_MS = 1000;
+/** Conversations with something new of which a page that comes back asks who has read what. */
+const ASKED_AT_ONCE = 8;
 
 // ---------------------------------------------------------------------------------------------------- small things
 
@@ -193,7 +198,8 @@ class Diary {
     const kept = browserDisk.read(this.key);
     /** The last `rev` that is here, as text: it may be larger than a double is exact. */
     this.cursor = kept?.cursor ?? "0";
-    /** By the other user's id: `{messages, unread}`; messages by `seq`. */
+    /** By the other user's id: `{messages, unread, read, theirRead}`; messages by `seq`; up to which this user and the
+     *  other one have read. */
     this.conversations = new Map(Object.entries(kept?.conversations ?? {}));
     /** Sent, but not seen in the inbox yet, in the order in which it was written. */
     this.outbox = kept?.outbox ?? [];
@@ -203,7 +209,7 @@ class Diary {
   with(other) {
     let conversation = this.conversations.get(other);
     if (!conversation) {
-      conversation = { messages: [], unread: 0 };
+      conversation = { messages: [], unread: 0, read: 0, theirRead: 0 };
       this.conversations.set(other, conversation);
     }
     return conversation;
@@ -240,11 +246,21 @@ class Diary {
     return { other, row };
   }
 
+  /** Somebody has read a conversation up to a message: this user, on whatever device, or the other one. */
+  mark(other, user, seq) {
+    const conversation = this.with(other);
+    if (user === other) conversation.theirRead = Math.max(conversation.theirRead ?? 0, seq);
+    if (user !== this.user || seq <= (conversation.read ?? 0)) return;
+    conversation.read = seq;
+    const unread = conversation.messages.filter((message) => message.from === other && message.seq > seq).length;
+    conversation.unread = Math.min(conversation.unread, unread);
+  }
+
   /** Writes everything down; true when it is. */
   save() {
     const cursor = this.cursor;
     const write = (kept) => {
-      const conversations = [...this.conversations].map(([other, { messages, unread }]) => [other, { messages: messages.slice(-kept), unread }]);
+      const conversations = [...this.conversations].map(([other, it]) => [other, { ...it, messages: it.messages.slice(-kept) }]);
       return browserDisk.write(this.key, { cursor, conversations: Object.fromEntries(conversations), outbox: this.outbox });
     };
     // A full store holds less history, but never a cursor without the messages before it.
@@ -311,6 +327,9 @@ class Link {
     this.inFlight = null;
     this.resuming = false;
     this.acked = this.diary.savedCursor;
+    /** With whom we have asked who has read what, and up to where we have said so ourselves. */
+    this.asked = new Set();
+    this.saidRead = new Map();
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, [SUBPROTOCOL]);
     this.socket = socket;
     // A browser hides the status of a refused handshake, so the token goes into `hello`, whose refusal says why.
@@ -356,8 +375,10 @@ class Link {
       case "page":
         this.resuming = false;
         for (const { rev, entry } of content.events ?? []) this.take(rev, entry);
+        if (content.live) this.askForReceipts();
         break;
       case "gap":
+        this.asked.clear();
         this.resume();
         break;
       case "accepted":
@@ -370,6 +391,9 @@ class Link {
         break;
       case "drain":
         this.told = content.afterMs;
+        break;
+      case "receipts":
+        if (!content.conversation.startsWith("g")) this.receipts(content);
         break;
       case "typing":
         // Groups have no pane here yet.
@@ -399,7 +423,7 @@ class Link {
     this.timers.save ??= setTimeout(() => {
       delete this.timers.save;
       this.saveNow();
-    }, 500);
+    }, SAVE_AFTER_MS);
     view.later();
   }
 
@@ -408,6 +432,43 @@ class Link {
       this.acked = this.diary.savedCursor;
       this.transmit({ ack: { rev: this.acked } });
     }
+  }
+
+  receipts({ conversation, members }) {
+    const other = conversation.split(":").find((member) => member !== this.diary.user);
+    for (const { user, read } of members ?? []) this.diary.mark(other, user, Number(read));
+    this.saveSoon();
+  }
+
+  /** Who has read what, in conversations where something is new: it may have been read on another device. */
+  askForReceipts() {
+    const news = [...this.diary.conversations].filter(([, { unread }]) => unread > 0);
+    for (const [other] of news.slice(-ASKED_AT_ONCE)) this.askWhoRead(other);
+  }
+
+  askWhoRead(other) {
+    if (this.state !== "live" || this.asked.has(other)) return;
+    this.asked.add(other);
+    this.transmit({ receipts: { conversation: `@${other}` } });
+  }
+
+  /** The user looks at a conversation, and sees all of it. */
+  looking(other) {
+    const { messages, read } = this.diary.with(other);
+    if (messages.length === 0) return;
+    this.askWhoRead(other);
+    const last = messages.at(-1).seq;
+    if (this.state !== "live" || last <= Math.max(read ?? 0, this.saidRead.get(other) ?? 0)) return;
+    this.timers.read ??= setTimeout(() => {
+      delete this.timers.read;
+      // Still there, perhaps with more of it.
+      if (view.isLookingAt(other) && this.state === "live") {
+        const upTo = this.diary.with(other).messages.at(-1).seq;
+        this.saidRead.set(other, upTo);
+        this.transmit({ read: { conversation: `@${other}`, upTo: String(upTo) } });
+      }
+      view.later();
+    }, READ_AFTER_MS);
   }
 
   /** Somebody writes to us, or not any more. */
@@ -604,8 +665,12 @@ const view = {
 
   arrived(other, row) {
     const { diary } = this.link;
-    const looking = other === this.other && document.visibilityState === "visible" && document.hasFocus();
-    if (row.from !== diary.user && !looking) diary.with(other).unread += 1;
+    const isRead = this.isLookingAt(other) || row.seq <= (diary.with(other).read ?? 0);
+    if (row.from !== diary.user && !isRead) diary.with(other).unread += 1;
+  },
+
+  isLookingAt(other) {
+    return other === this.other && document.visibilityState === "visible" && document.hasFocus();
   },
 
   draw() {
@@ -686,9 +751,12 @@ const view = {
       return;
     }
     const conversation = diary.with(other);
-    if (conversation.unread && document.visibilityState === "visible" && document.hasFocus()) {
-      conversation.unread = 0;
-      this.link.saveSoon();
+    if (this.isLookingAt(other)) {
+      if (conversation.unread) {
+        conversation.unread = 0;
+        this.link.saveSoon();
+      }
+      this.link.looking(other);
     }
     const name = names.of(other);
     setText($("other-name"), name);
@@ -697,7 +765,7 @@ const view = {
 
     const scroll = $("scroll");
     const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
-    const wanted = rowsOf(conversation.messages, diary.outbox.filter(({ to }) => to === other), diary.user);
+    const wanted = rowsOf(conversation, diary.outbox.filter(({ to }) => to === other), diary.user);
     const had = this.rows;
     this.rows = new Map();
     let before = null;
@@ -766,7 +834,7 @@ function paint(avatar, user, name) {
 }
 
 /** What the open conversation shows, from top to bottom. */
-function rowsOf(messages, outbox, me) {
+function rowsOf({ messages, theirRead }, outbox, me) {
   const rows = [];
   let day = null;
   let from = null;
@@ -782,7 +850,9 @@ function rowsOf(messages, outbox, me) {
     from = message.from;
     const state = message.unsent?.state ?? "there";
     const key = message.clientId ? `own ${message.clientId}` : message.id;
-    rows.push({ key, look: `${first} ${state} ${message.changedBy ?? ""}`, fill: (node) => fillMessage(node, message, first, message.from === me) });
+    const mine = message.from === me;
+    const isRead = mine && message.seq <= theirRead;
+    rows.push({ key, look: `${first} ${state} ${message.changedBy ?? ""} ${isRead}`, fill: (node) => fillMessage(node, message, { first, mine, isRead }) });
   }
   return rows;
 }
@@ -792,11 +862,11 @@ function fillDay(node, day) {
   setText(node, day);
 }
 
-function fillMessage(node, message, first, mine) {
+function fillMessage(node, message, { first, mine, isRead }) {
   const { unsent } = message;
   const waiting = unsent?.state === "sending";
   const failed = unsent?.state === "failed";
-  node.className = ["message", first && "first", mine && "mine", waiting && "waiting", failed && "failed", message.change].filter(Boolean).join(" ");
+  node.className = ["message", first && "first", mine && "mine", isRead && "read", waiting && "waiting", failed && "failed", message.change].filter(Boolean).join(" ");
   node.dataset.state = unsent?.state ?? "delivered";
   const foot = element("div", { className: "foot" });
   if (failed) {
@@ -807,6 +877,7 @@ function fillMessage(node, message, first, mine) {
     foot.append(element("time", { dateTime: new Date(message.time).toISOString(), textContent: clock.format(message.time) }));
     if (message.change === "edited") foot.prepend(element("span", { textContent: "edited" }));
     if (waiting) foot.append(...icon("M12 7v5l3 2M12 3a9 9 0 1 0 0 18a9 9 0 0 0 0-18", "sending"));
+    else if (isRead) foot.append(...icon("M1.5 12.5l5 5L16.5 7M11.5 16l1.5 1.5L22.5 7", "read"));
     else if (mine) foot.append(...icon("M4.5 12.5l5 5L19.5 7", "sent"));
   }
   node.replaceChildren(element("div", { className: "body", textContent: message.text }), foot);

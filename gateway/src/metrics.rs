@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_protocol::ws::CloseCode;
-use holdfast_storage::command::Delivery;
+use holdfast_storage::command::{Delivery, Note};
 
 pub use counter::{ByCode, ByLabel, Counter, Gauge};
 pub use exposition::Exposition;
@@ -82,7 +82,7 @@ shard_counters! {
     by_label deliveries: ByLabel = "holdfast_deliveries_total", "What the workers told sessions, by kind.";
     counter gaps: Counter = "holdfast_gaps_total", "Sessions that could not keep up and were told to sync.";
     counter dropped: Counter = "holdfast_dropped_total",
-        "Notes of who is writing that a session had no room for, or said too often.";
+        "Notes of who is writing, or has read, that a session had no room for, or said too often.";
     counter rate_limited: Counter = "holdfast_rate_limited_total", "Frames refused because they came too fast.";
     counter protocol_errors: Counter = "holdfast_protocol_errors_total", "Connections closed for breaking RFC 6455.";
     counter heartbeat_timeouts: Counter = "holdfast_heartbeat_timeouts_total",
@@ -117,7 +117,9 @@ impl ShardCounters {
             Delivery::NoPage { .. } => "no_page",
             Delivery::History(_) => "history",
             Delivery::Gap { .. } => "gap",
-            Delivery::Typing { .. } => "typing",
+            Delivery::Receipts(_) => "receipts",
+            Delivery::Note { note: Note::Typing(_), .. } => "typing",
+            Delivery::Note { note: Note::Read(_), .. } => "read",
         };
         self.deliveries.add(kind, 1);
     }

@@ -268,3 +268,49 @@ fn who_is_writing_is_told_to_the_others_and_what_comes_too_fast_is_dropped() {
         assert_eq!(bea.error(), "bad_conversation");
     }
 }
+
+#[test]
+fn how_far_somebody_has_read_is_kept_and_told_in_both_formats() {
+    for driver in drivers() {
+        let live = Live::start(driver, |config| config.limits.control_frames = 12);
+        let (mut ana, _) = live.session(42, "phone");
+        let (mut bea, _) = live.session(43, "phone");
+        let token = live.token(43, "laptop");
+        let mut laptop = live.upgraded("/ws", &format!("holdfast.v1.proto, bearer.{token}"));
+        let Got::Binary(_) = laptop.next() else { panic!("no welcome") };
+        for name in ["a", "b", "c"] {
+            assert_eq!(code_of(&ask(&mut ana, &say("@43", name))), "accepted");
+            let Got::Binary(_) = laptop.next() else { panic!("no event") };
+        }
+
+        bea.send(&json!({"read": {"conversation": "@42", "upTo": "2"}}));
+        let mark = json!({"conversation": "42:43", "members": [{"user": "43", "read": "2"}]});
+        assert_eq!(bea.json_of("receipts"), mark, "durable");
+        assert_eq!(ana.json_of("receipts"), mark);
+        let Got::Binary(bytes) = laptop.next() else { panic!("not told") };
+        let members = vec![chat::MemberReceipt { user: 43, read: 2 }];
+        let expected = chat::Receipts { conversation: "42:43".to_owned(), members };
+        let frame = chat::decode_server(Format::Protobuf, &bytes).unwrap().frame.unwrap();
+        assert_eq!(frame, server_frame::Frame::Receipts(expected));
+
+        bea.send(&json!({"read": {"conversation": "@42", "upTo": "1"}}));
+        assert_eq!(bea.json_of("receipts"), mark, "never back");
+        ana.send(&json!({"receipts": {"conversation": "@43"}}));
+        let members = json!([{"user": "42", "read": "0"}, {"user": "43", "read": "2"}]);
+        assert_eq!(ana.json_of("receipts"), json!({"conversation": "42:43", "members": members}));
+
+        for (request, code) in [
+            (json!({"read": {"conversation": "@42", "upTo": "4"}}), "unknown_message"),
+            (json!({"read": {"conversation": "g7", "upTo": "0"}}), "unknown_conversation"),
+            (json!({"receipts": {"conversation": "g7"}}), "unknown_conversation"),
+            (json!({"receipts": {"conversation": "@43"}}), "conversation_with_self"),
+        ] {
+            bea.send(&request);
+            assert_eq!(bea.error(), code, "{request}");
+        }
+        for _ in 0..12 {
+            bea.send(&json!({"receipts": {"conversation": "@42"}}));
+        }
+        assert_eq!(bea.error(), "rate_limited");
+    }
+}

@@ -26,7 +26,7 @@ use crate::entry::MessageEntry;
 use crate::error::StorageError;
 use crate::group::Group;
 use crate::layout::{self, Intent, Known, RING};
-use crate::worker::open_amended;
+use crate::worker::{open_amended, open_receipt, receipt_keys};
 
 /// Problems that are kept in full; more are counted.
 const MOST_PROBLEMS: usize = 100;
@@ -157,9 +157,10 @@ pub struct Checker {
     assignment: Arc<Assignment>,
     databases: u16,
     report: Report,
-    /// Groups, and changed messages, of the database that is being read.
+    /// Groups, changed messages, and read marks, of the database that is being read.
     groups: u64,
     amended: u64,
+    receipts: u64,
     /// What the messages say that the inboxes must hold, per slice of users.
     promised: Vec<Sum>,
     /// What the inboxes hold, and what waits in the logs for them.
@@ -180,6 +181,7 @@ impl Checker {
             report: Report { databases, ..Report::default() },
             groups: 0,
             amended: 0,
+            receipts: 0,
             promised: vec![Sum::default(); usize::from(SLICES)],
             kept: vec![Sum::default(); usize::from(SLICES)],
             applied: BTreeMap::new(),
@@ -304,7 +306,38 @@ impl Checker {
                 Err(error) => self.problem(Some(number), error.to_string()),
             }
         }
-        Ok(())
+        self.marks(number, store, conversation, log)
+    }
+
+    /// Only who is in a conversation has a mark in it, and none is beyond its end.
+    fn marks(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        conversation: ConversationId,
+        log: &Log,
+    ) -> Result<(), StoreError> {
+        let is_in = |user: UserId| match conversation.users() {
+            Some((low, high)) => user == low || user == high,
+            None => log.group.member(user).is_some(),
+        };
+        let (from, to) = receipt_keys(conversation);
+        store.scan(Table::Receipts, &from, &to, &mut |key, value| {
+            self.receipts += 1;
+            let user = layout::key_number(Table::Receipts, key).map(UserId);
+            match user.and_then(|user| Ok((user, open_receipt(key, &value)?))) {
+                Ok((user, read)) if is_in(user) && read <= log.last => {}
+                Ok((user, read)) => {
+                    let last = log.last;
+                    let what = format!(
+                        "user {user} has read {conversation} up to {read}, and either is not in it or it ends at {last}"
+                    );
+                    self.problem(Some(number), what);
+                }
+                Err(error) => self.problem(Some(number), error.to_string()),
+            }
+            Visit::More
+        })
     }
 
     /// No records without what they are about.
@@ -312,6 +345,7 @@ impl Checker {
         for (table, key_bytes, known) in [
             (Table::Groups, 16, std::mem::take(&mut self.groups)),
             (Table::Amended, 24, std::mem::take(&mut self.amended)),
+            (Table::Receipts, 24, std::mem::take(&mut self.receipts)),
         ] {
             let mut count = 0u64;
             in_bites(store, table, key_bytes, |_, _| {
@@ -637,6 +671,7 @@ mod tests {
     use crate::engine::memory::Memory;
     use crate::engine::{Batch, Key};
     use crate::worker::tests::groups::{self, create, delete, edit, say};
+    use crate::worker::tests::receipts::read_in;
     use crate::worker::tests::{House, send};
 
     /// Three users' conversations, a group of them among these, on two databases, everything applied.
@@ -652,6 +687,10 @@ mod tests {
         house.run(vec![create(1, &[2, 3], false), say(2, "a"), edit(2, "e", 2)]);
         house.run(vec![groups::change(1, "out", GroupChange::Remove(UserId(3))), say(1, "b")]);
         house.run(vec![groups::change(1, "in", GroupChange::Add(vec![UserId(3)])), delete(1, "d", 5)]);
+        house.run(vec![
+            read_in(groups::CREW, 3, 6),
+            read_in(ConversationId::direct(UserId(1), UserId(2)), 1, 12),
+        ]);
         house
     }
 
@@ -748,6 +787,24 @@ mod tests {
         let report = report(&house);
         assert_eq!(report.problem_count, 1, "{:#?}", report.problems);
         assert!(report.problems[0].to_string().contains("has confirmed"), "{:#?}", report.problems);
+    }
+
+    #[test]
+    fn a_mark_beyond_the_end_of_somebody_else_or_of_nothing_is_noticed() {
+        let pair = ConversationId::direct(UserId(1), UserId(2));
+        let nothing = ConversationId::direct(UserId(8), UserId(9));
+        for (conversation, user, read) in
+            [(pair, 2, 13), (pair, 3, 1), (groups::CREW, 9, 1), (groups::CREW, 1, 8), (nothing, 8, 1)]
+        {
+            let mut house = house();
+            let slice = RouteKey::Conversation(conversation).slice();
+            let owner = usize::from(house.assignment().owner(slice).0);
+            change(&mut house, owner, |batch| {
+                let key = layout::receipt_key(conversation, UserId(user));
+                batch.put(Table::Receipts, key, layout::seal_numbers([read]));
+            });
+            assert!(!report(&house).is_sound(), "{conversation}: {user} has read {read}");
+        }
     }
 
     #[test]

@@ -60,6 +60,15 @@ pub enum Command {
         /// The session that says so.
         session: SessionAddress,
     },
+    /// A user has read on. Goes to the conversation's worker. Answer: `Receipts` with the user's mark, or `Rejected`.
+    Read {
+        /// Who, where, and how far.
+        mark: ReadMark,
+        /// The session that says so.
+        session: SessionAddress,
+    },
+    /// Asks how far everybody in a conversation has read. Goes to its worker. Answer: `Receipts` or `Rejected`.
+    Receipts(ReceiptsRequest),
     /// Moves the device's cursor, never back.
     Ack {
         /// Whose inbox.
@@ -82,8 +91,8 @@ pub enum Command {
         /// The target wants everything after it (once more): it has just started, or has noticed a hole.
         again: bool,
     },
-    /// Between workers: who is writing, and which users of this worker are to know.
-    Typists(Vec<(Typing, Users)>),
+    /// Between workers: what may be lost on the way, and which users of this worker are to know.
+    Notes(Vec<Notice>),
     /// Finish what is in the queue, make it durable, and stop.
     Stop,
 }
@@ -161,6 +170,48 @@ pub struct Typing {
     pub conversation: ConversationId,
     /// Not any more.
     pub stopped: bool,
+}
+
+/// How far a user has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadMark {
+    /// Who.
+    pub user: UserId,
+    /// Where.
+    pub conversation: ConversationId,
+    /// Up to this message.
+    pub up_to: Seq,
+}
+
+/// What is told to whoever is live and has room, and may be lost on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// Somebody is writing, or not any more.
+    Typing(Typing),
+    /// Somebody has read on; it is durable.
+    Read(ReadMark),
+}
+
+/// A note, and for whom it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What is told.
+    pub note: Note,
+    /// The session that it comes from: it knows.
+    pub by: SessionAddress,
+    /// Whose other sessions are told.
+    pub users: Users,
+}
+
+/// Somebody wants to know how far everybody in a conversation has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiptsRequest {
+    /// Who.
+    pub user: UserId,
+    /// Who gets the answer.
+    pub session: SessionAddress,
+    /// In which conversation.
+    pub conversation: ConversationId,
 }
 
 /// A part of a conversation that somebody wants to see.
@@ -298,12 +349,14 @@ pub enum Delivery {
     },
     /// The answer to `History`.
     History(Box<History>),
-    /// Somebody else is writing, or not any more.
-    Typing {
+    /// The answer to `Read` and to `Receipts`.
+    Receipts(Box<Receipts>),
+    /// Something that may be lost on the way: it has been offered, and there was room.
+    Note {
         /// For which session.
         session: SessionAddress,
-        /// Who, and where.
-        typing: Typing,
+        /// What.
+        note: Note,
     },
     /// Entries that were not delivered because the lane was full; the session is not live until it syncs.
     Gap {
@@ -329,9 +382,10 @@ impl Delivery {
             | Self::Event { session, .. }
             | Self::Page { session, .. }
             | Self::NoPage { session, .. }
-            | Self::Typing { session, .. }
+            | Self::Note { session, .. }
             | Self::Gap { session, .. } => *session,
             Self::History(history) => history.session,
+            Self::Receipts(receipts) => receipts.session,
         }
     }
 }
@@ -354,6 +408,17 @@ pub struct History {
     pub end: bool,
 }
 
+/// How far members of a conversation have read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Receipts {
+    /// For which session.
+    pub session: SessionAddress,
+    /// In which conversation.
+    pub conversation: ConversationId,
+    /// Up to which message, in the order of the users' ids; 0 for nothing.
+    pub read: Vec<(UserId, Seq)>,
+}
+
 /// Why a worker refused something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -373,7 +438,7 @@ pub enum Refusal {
     CursorAhead,
     /// The user's role does not allow it, or the conversation is not one that it can be done to.
     NotAllowed,
-    /// There is no such message that the user could edit, take back or answer.
+    /// There is no such message that the user could edit, take back, answer or read.
     UnknownMessage,
     /// The user that it is about is not in the group.
     UnknownMember,

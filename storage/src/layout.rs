@@ -12,6 +12,7 @@
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
 //! groups     conversation 16                       →  01 | crc 4 | what `group` says
 //! amended    conversation 16 | seq 8               →  01 | crc 4 | seq of the last edit or deletion 8
+//! receipts   conversation 16 | user 8              →  01 | crc 4 | seq of the last message read 8
 //! ```
 //!
 //! - **users**: how many there are, then the first one and the distances between them, all as varints; 0: the same as
@@ -77,6 +78,12 @@ pub(crate) fn fan_out_key(target: u16, position: u64) -> Key {
 
 pub(crate) fn group_key(conversation: ConversationId) -> Key {
     Key::from_slice(&conversation.0.to_be_bytes())
+}
+
+pub(crate) fn receipt_key(conversation: ConversationId, user: UserId) -> Key {
+    let mut key = Key::from_slice(&conversation.0.to_be_bytes());
+    key.extend_from_slice(&user.0.to_be_bytes());
+    key
 }
 
 pub(crate) fn last_id_key() -> Key {

@@ -430,8 +430,12 @@ impl<R: Random> Client<R> {
                 Frame::Gap(_) => self.sync_at_ms = Some(self.now_ms),
                 Frame::Welcome(_) => self.break_off("a second `welcome`".to_owned()),
                 // Nothing that it has asked for.
-                Frame::Pong(_) | Frame::Error(_) | Frame::Drain(_) | Frame::History(_) | Frame::Typing(_) => {
-                }
+                Frame::Pong(_)
+                | Frame::Error(_)
+                | Frame::Drain(_)
+                | Frame::History(_)
+                | Frame::Typing(_)
+                | Frame::Receipts(_) => {}
             },
             _ => self.break_off("a frame before `welcome`".to_owned()),
         }

@@ -22,12 +22,13 @@ use std::time::Duration;
 
 use holdfast_protocol::chat::close::{self, ChatClose};
 use holdfast_protocol::chat::{self, Format, client_frame, error_code, server_frame};
-use holdfast_protocol::id::{ConversationId, DeviceId, Rev, UserId};
+use holdfast_protocol::id::{ConversationId, DeviceId, Rev, Seq, UserId};
 use holdfast_protocol::ws::{self, CloseCode, Opcode};
 use holdfast_reactor::Moment;
 use holdfast_router::Key;
 use holdfast_storage::command::{
-    ClientId, Command, Delivery, History, Refusal, Register, SendMessage, SessionAddress, Typing,
+    ClientId, Command, Delivery, History, Note, ReadMark, Receipts, ReceiptsRequest, Refusal, Register,
+    SendMessage, SessionAddress, Typing,
 };
 use prost::Message as _;
 use smallvec::SmallVec;
@@ -150,6 +151,9 @@ pub struct Session {
     /// A page, or the `gap` frame, waits until the output has drained.
     waits_for_room: bool,
 }
+
+/// Of a member in a `receipts` frame, at most, as JSON.
+const RECEIPT_BYTES: usize = 66;
 
 // The budget is 300 bytes for all of a logged-in connection's user space.
 const _: () = assert!(size_of::<Session>() <= 64);
@@ -288,6 +292,17 @@ impl Session {
                 }
             }),
             (_, client_frame::Frame::Typing(typing)) => self.handle_typing(&typing, session, context),
+            (_, client_frame::Frame::Read(read)) => self.limited(context, |this, context| {
+                this.in_conversation(&read.conversation, context, |user, conversation| {
+                    let mark = ReadMark { user, conversation, up_to: Seq(read.up_to) };
+                    Command::Read { mark, session }
+                })
+            }),
+            (_, client_frame::Frame::Receipts(request)) => self.limited(context, |this, context| {
+                this.in_conversation(&request.conversation, context, |user, conversation| {
+                    Command::Receipts(ReceiptsRequest { user, session, conversation })
+                })
+            }),
             (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
                 let Some((user, device)) = this.identity() else { return Outcome::Nothing };
                 Outcome::Submit(Key::User(user), Command::Ack { user, device, session, rev: Rev(ack.rev) })
@@ -398,16 +413,73 @@ impl Session {
             context.counters.dropped.add(1);
             return Outcome::Nothing;
         }
-        match chat::parse_conversation(&typing.conversation, self.user) {
+        self.in_conversation(&typing.conversation, context, |user, conversation| Command::Typing {
+            typing: Typing { user, conversation, stopped: typing.stopped },
+            session,
+        })
+    }
+
+    /// A command for the worker of a conversation, whose name must be one.
+    fn in_conversation(
+        &mut self,
+        name: &str,
+        context: &mut Context<'_>,
+        command: impl FnOnce(UserId, ConversationId) -> Command,
+    ) -> Outcome {
+        match chat::parse_conversation(name, self.user) {
             Ok(conversation) => {
-                let typing = Typing { user: self.user, conversation, stopped: typing.stopped };
-                Outcome::Submit(Key::Conversation(conversation), Command::Typing { typing, session })
+                Outcome::Submit(Key::Conversation(conversation), command(self.user, conversation))
             }
             Err(error) => {
                 self.write_error(context, error.code(), &error.to_string(), 0, "");
                 Outcome::Nothing
             }
         }
+    }
+
+    /// What may be lost is lost here when the peer does not read fast enough: who is writing first, then who has read;
+    /// half of the room is for what must arrive.
+    fn handle_note(&mut self, note: Note, context: &mut Context<'_>) {
+        let room = match note {
+            Note::Typing(_) => context.rules.output_bytes / 4,
+            Note::Read(_) => context.rules.output_bytes / 2,
+        };
+        if self.state != State::Live || context.unsent_bytes > room {
+            context.counters.dropped.add(1);
+            return;
+        }
+        match note {
+            Note::Typing(Typing { user, conversation, stopped }) => {
+                let conversation = conversation.to_string();
+                let typing = chat::UserTyping { conversation, user: user.0, stopped };
+                self.write(context, server_frame::Frame::Typing(typing));
+            }
+            Note::Read(ReadMark { user, conversation, up_to }) => {
+                self.write_receipts(conversation, &[(user, up_to)], context);
+            }
+        }
+    }
+
+    fn write_receipts(
+        &mut self,
+        conversation: ConversationId,
+        read: &[(UserId, Seq)],
+        context: &mut Context<'_>,
+    ) {
+        let member = |&(user, read): &(UserId, Seq)| chat::MemberReceipt { user: user.0, read: read.0 };
+        let members = read.iter().map(member).collect();
+        let conversation = conversation.to_string();
+        self.write(context, server_frame::Frame::Receipts(chat::Receipts { conversation, members }));
+    }
+
+    /// Whether an answer of this size may be written; else the peer is told to read first.
+    fn has_room(&mut self, bytes: usize, context: &mut Context<'_>) -> bool {
+        let has_room = context.unsent_bytes + bytes <= context.rules.output_bytes;
+        if !has_room {
+            let text = "more is waiting for this connection than limits.output leaves room for";
+            self.write_error(context, error_code::OVERLOADED, text, 1_000, "");
+        }
+        has_room
     }
 
     /// Requests that cost the server more than they cost the client count as control frames.
@@ -487,9 +559,7 @@ impl Session {
             Delivery::History(history) => {
                 let History { conversation, messages, head, end, .. } = *history;
                 let bytes: usize = messages.iter().map(bytes::Bytes::len).sum();
-                if context.unsent_bytes + bytes > context.rules.output_bytes {
-                    let text = "more is waiting for this connection than limits.output leaves room for";
-                    self.write_error(context, error_code::OVERLOADED, text, 1_000, "");
+                if !self.has_room(bytes, context) {
                     return Outcome::Nothing;
                 }
                 let messages = messages.iter().filter_map(message_of).collect();
@@ -498,15 +568,15 @@ impl Session {
                 self.write(context, server_frame::Frame::History(history));
                 Outcome::Nothing
             }
-            Delivery::Typing { typing: Typing { user, conversation, stopped }, .. } => {
-                // The first to be dropped: three quarters of the room are for what must arrive.
-                if self.state != State::Live || context.unsent_bytes > context.rules.output_bytes / 4 {
-                    context.counters.dropped.add(1);
-                    return Outcome::Nothing;
+            Delivery::Receipts(receipts) => {
+                let Receipts { conversation, read, .. } = *receipts;
+                if self.has_room(RECEIPT_BYTES * read.len(), context) {
+                    self.write_receipts(conversation, &read, context);
                 }
-                let conversation = conversation.to_string();
-                let typing = chat::UserTyping { conversation, user: user.0, stopped };
-                self.write(context, server_frame::Frame::Typing(typing));
+                Outcome::Nothing
+            }
+            Delivery::Note { note, .. } => {
+                self.handle_note(note, context);
                 Outcome::Nothing
             }
             Delivery::NoPage { why, .. } => {
@@ -804,7 +874,7 @@ fn explain(why: Refusal) -> (&'static str, &'static str) {
         }
         Refusal::UnknownMessage => (
             error_code::UNKNOWN_MESSAGE,
-            "there is no message with this seq that could be edited, taken back or answered",
+            "there is no message with this seq that could be edited, taken back, answered or read",
         ),
         Refusal::UnknownMember => (error_code::UNKNOWN_MEMBER, "this user is not in the group"),
         Refusal::AlreadyMembers => {

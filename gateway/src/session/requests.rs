@@ -46,7 +46,9 @@ pub(super) fn client_id(frame: &client_frame::Frame) -> &str {
         | Frame::Sync(_)
         | Frame::Ping(_)
         | Frame::History(_)
-        | Frame::Typing(_) => "",
+        | Frame::Typing(_)
+        | Frame::Read(_)
+        | Frame::Receipts(_) => "",
     }
 }
 
@@ -106,7 +108,9 @@ pub(super) fn act(
         | Frame::Sync(_)
         | Frame::Ping(_)
         | Frame::History(_)
-        | Frame::Typing(_) => {
+        | Frame::Typing(_)
+        | Frame::Read(_)
+        | Frame::Receipts(_) => {
             unreachable!("the session handles these itself")
         }
     })

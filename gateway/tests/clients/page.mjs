@@ -116,6 +116,8 @@ async function main(browser) {
     await sees(ana, "Are you coming tonight?");
     await ben.locator("#conversations button", { hasText: "Are you coming tonight?" }).click();
     await sees(ben, "Are you coming tonight?");
+    // He has it open, and she sees that.
+    await ana.locator("li.message.mine.read", { hasText: "Are you coming tonight?" }).waitFor();
     await ben.fill("#text", "Sure <3 I bring olives & café crème");
     await ben.click("#send");
     await sees(ana, "Sure <3 I bring olives & café crème");
@@ -182,6 +184,10 @@ async function main(browser) {
     const other = await browser.newContext();
     const laptop = await openTab(other, url, complaints);
     await comeIn(laptop, "Ben");
+    // What he has read on his phone is not new on his laptop.
+    await ana.locator("li.message.mine.read.deleted").waitFor();
+    await laptop.locator("#conversations button").first().waitFor();
+    await laptop.locator("#conversations .unread").waitFor({ state: "detached" });
     await laptop.locator("#conversations button").first().click();
     assert.deepEqual(await sees(laptop, expected[4]), expected);
 

@@ -268,7 +268,8 @@ impl Scenario for Chat {
             server_frame::Frame::Error(error) => self.error(fleet, member, &error),
             server_frame::Frame::Pong(_)
             | server_frame::Frame::History(_)
-            | server_frame::Frame::Typing(_) => {}
+            | server_frame::Frame::Typing(_)
+            | server_frame::Frame::Receipts(_) => {}
         }
     }
 

@@ -55,7 +55,7 @@ codes! {
     TOO_MANY_MEMBERS = "too_many_members";
     /// The user's role in the conversation does not allow it, or the conversation is a direct one.
     NOT_ALLOWED = "not_allowed";
-    /// There is no message with this `seq` that could be edited, taken back or answered.
+    /// There is no message with this `seq` that could be edited, taken back, answered or read.
     UNKNOWN_MESSAGE = "unknown_message";
     /// The user to be removed, or to be given a role, is not in the group.
     UNKNOWN_MEMBER = "unknown_member";

@@ -4,7 +4,7 @@
 pub struct ClientFrame {
     #[prost(
         oneof = "client_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
@@ -42,12 +42,16 @@ pub mod client_frame {
         History(super::HistoryRequest),
         #[prost(message, tag = "15")]
         Typing(super::Typing),
+        #[prost(message, tag = "16")]
+        Read(super::Read),
+        #[prost(message, tag = "17")]
+        Receipts(super::ReceiptsRequest),
     }
 }
 /// What a server sends.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerFrame {
-    #[prost(oneof = "server_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "server_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -74,6 +78,8 @@ pub mod server_frame {
         History(super::History),
         #[prost(message, tag = "10")]
         Typing(super::UserTyping),
+        #[prost(message, tag = "11")]
+        Receipts(super::Receipts),
     }
 }
 /// Says who is there; the first frame of a connection that did not say so in its handshake.
@@ -276,6 +282,21 @@ pub struct Typing {
     pub conversation: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub stopped: bool,
+}
+/// Says that the user has read a conversation up to a message: never back. Answer: `receipts` with the user's own mark.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Read {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    /// The `seq` of the message.
+    #[prost(uint64, tag = "2")]
+    pub up_to: u64,
+}
+/// Asks how far everybody in a conversation has read. Answer: `receipts`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReceiptsRequest {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
 }
 /// A group began, with these members.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -495,6 +516,24 @@ pub struct UserTyping {
     pub user: u64,
     #[prost(bool, tag = "3")]
     pub stopped: bool,
+}
+/// How far members of a conversation have read: the answer to `read` and `receipts`, and told as it happens.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Receipts {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    /// Those of whom there is something to say, in the order of their ids.
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<MemberReceipt>,
+}
+/// How far a member of a conversation has read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemberReceipt {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+    /// The `seq` of the last message read; it never goes back while the user is in the conversation.
+    #[prost(uint64, tag = "2")]
+    pub read: u64,
 }
 /// Inbox entries in the order of their `rev`, without a hole.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -21,9 +21,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
     Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
-    MemberLeft, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, RemoveMember, Rename, Renamed, Role,
-    RoleSet, Send, ServerFrame, SetRole, Sync, Typing, UserTyping, Welcome, body, client_frame, content,
-    entry, server_frame,
+    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, Receipts,
+    ReceiptsRequest, RemoveMember, Rename, Renamed, Role, RoleSet, Send, ServerFrame, SetRole, Sync, Typing,
+    UserTyping, Welcome, body, client_frame, content, entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -35,7 +35,7 @@ macro_rules! object {
 
             fn read_field<'de, A: MapAccess<'de>>(&mut self, field: usize, map: &mut A) -> Result<(), A::Error> {
                 match Self::FIELDS[field] {
-                    $($name => self.$field = map.next_value_seed(Read::new($name))?,)+
+                    $($name => self.$field = map.next_value_seed(Reading::new($name))?,)+
                     other => unreachable!("`{other}` is in FIELDS"),
                 }
                 Ok(())
@@ -61,7 +61,7 @@ macro_rules! one_of {
             fn read_field<'de, A: MapAccess<'de>>(&mut self, field: usize, map: &mut A) -> Result<(), A::Error> {
                 use $kind as Kind;
                 self.$field = Some(match Self::FIELDS[field] {
-                    $($name => Kind::$variant(map.next_value_seed(Read::new($name))?),)+
+                    $($name => Kind::$variant(map.next_value_seed(Reading::new($name))?),)+
                     other => unreachable!("`{other}` is in FIELDS"),
                 });
                 Ok(())
@@ -100,6 +100,10 @@ object!(HistoryRequest {
     "conversation" => conversation, "before" => before, "after" => after, "limit" => limit,
 });
 object!(Typing { "conversation" => conversation, "stopped" => stopped });
+object!(Read { "conversation" => conversation, "upTo" => up_to });
+object!(ReceiptsRequest { "conversation" => conversation });
+object!(Receipts { "conversation" => conversation, "members" => members });
+object!(MemberReceipt { "user" => user, "read" => read });
 object!(UserTyping { "conversation" => conversation, "user" => user, "stopped" => stopped });
 object!(GroupCreated { "title" => title, "members" => members, "openHistory" => open_history });
 object!(MembersAdded { "users" => users });
@@ -142,12 +146,12 @@ one_of!(ClientFrame.frame: client_frame::Frame {
     "hello" => Hello, "send" => Send, "ack" => Ack, "sync" => Sync, "ping" => Ping,
     "createGroup" => CreateGroup, "addMembers" => AddMembers, "removeMember" => RemoveMember,
     "leave" => Leave, "rename" => Rename, "setRole" => SetRole, "edit" => Edit, "delete" => Delete,
-    "history" => History, "typing" => Typing,
+    "history" => History, "typing" => Typing, "read" => Read, "receipts" => Receipts,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
     "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong, "history" => History,
-    "typing" => Typing,
+    "typing" => Typing, "receipts" => Receipts,
 });
 one_of!(Body.kind: body::Kind {
     "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,
@@ -204,18 +208,18 @@ pub(super) trait Object: Default {
 }
 
 /// Takes what stands behind a field's name.
-struct Read<T> {
+struct Reading<T> {
     field: &'static str,
     value: PhantomData<T>,
 }
 
-impl<T> Read<T> {
+impl<T> Reading<T> {
     const fn new(field: &'static str) -> Self {
         Self { field, value: PhantomData }
     }
 }
 
-impl<'de, T: Value> DeserializeSeed<'de> for Read<T> {
+impl<'de, T: Value> DeserializeSeed<'de> for Reading<T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<T, D::Error> {
@@ -234,7 +238,7 @@ impl<T: Value> Serialize for Write<'_, T> {
 
 impl<T: Object> Value for T {
     fn read<'de, D: Deserializer<'de>>(field: &'static str, json: D) -> Result<Self, D::Error> {
-        struct Fields<T>(Read<T>);
+        struct Fields<T>(Reading<T>);
 
         impl<'de, T: Object> Visitor<'de> for Fields<T> {
             type Value = T;
@@ -266,7 +270,7 @@ impl<T: Object> Value for T {
             }
         }
 
-        json.deserialize_map(Fields(Read::new(field)))
+        json.deserialize_map(Fields(Reading::new(field)))
     }
 
     fn write<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
@@ -334,7 +338,7 @@ impl<T: Object> Value for Option<T> {
 
 impl<T: Object> Value for Vec<T> {
     fn read<'de, D: Deserializer<'de>>(field: &'static str, json: D) -> Result<Self, D::Error> {
-        struct Items<T>(Read<T>);
+        struct Items<T>(Reading<T>);
 
         impl<'de, T: Object> Visitor<'de> for Items<T> {
             type Value = Vec<T>;
@@ -345,14 +349,14 @@ impl<T: Object> Value for Vec<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
                 let mut read = Vec::new();
-                while let Some(item) = items.next_element_seed(Read::new(self.0.field))? {
+                while let Some(item) = items.next_element_seed(Reading::new(self.0.field))? {
                     read.push(item);
                 }
                 Ok(read)
             }
         }
 
-        json.deserialize_seq(Items(Read::new(field)))
+        json.deserialize_seq(Items(Reading::new(field)))
     }
 
     fn write<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
@@ -401,7 +405,7 @@ impl Value for Vec<u64> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<u64>, A::Error> {
                 let mut read = Vec::new();
-                while let Some(item) = items.next_element_seed(Read::new(self.0))? {
+                while let Some(item) = items.next_element_seed(Reading::new(self.0))? {
                     read.push(item);
                 }
                 Ok(read)

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use holdfast_protocol::chat::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
     Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
-    MemberLeft, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, RemoveMember, Rename, Renamed,
-    RoleSet, Send, ServerFrame, SetRole, Sync, Typing, UserTyping, Welcome, body, client_frame, content,
-    entry, server_frame,
+    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, Receipts,
+    ReceiptsRequest, RemoveMember, Rename, Renamed, RoleSet, Send, ServerFrame, SetRole, Sync, Typing,
+    UserTyping, Welcome, body, client_frame, content, entry, server_frame,
 };
 use proptest::prelude::*;
 use prost_reflect::DescriptorPool;
@@ -171,6 +171,8 @@ pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
         number().prop_map(|nonce| Frame::Ping(Ping { nonce })),
         (text(), any::<bool>())
             .prop_map(|(conversation, stopped)| Frame::Typing(Typing { conversation, stopped })),
+        (text(), number()).prop_map(|(conversation, up_to)| Frame::Read(Read { conversation, up_to })),
+        text().prop_map(|conversation| Frame::Receipts(ReceiptsRequest { conversation })),
         group_request(),
         (text(), text(), number(), prop::option::of(content())).prop_map(
             |(client_id, conversation, seq, content)| Frame::Edit(Edit {
@@ -230,6 +232,10 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
         number().prop_map(|nonce| Frame::Pong(Pong { nonce })),
         (text(), number(), any::<bool>()).prop_map(|(conversation, user, stopped)| {
             Frame::Typing(UserTyping { conversation, user, stopped })
+        }),
+        (text(), prop::collection::vec((number(), number()), 0..4)).prop_map(|(conversation, members)| {
+            let members = members.into_iter().map(|(user, read)| MemberReceipt { user, read }).collect();
+            Frame::Receipts(Receipts { conversation, members })
         }),
         (text(), prop::collection::vec(message(), 0..4), number(), any::<bool>()).prop_map(
             |(conversation, messages, head, end)| {

@@ -276,12 +276,13 @@ fn write_buffer_bytes(config: &Config) -> u64 {
 /// When the write buffer of a table is full.
 fn buffer_bytes(table: Table, config: &Config) -> u64 {
     let share = match table {
-        Table::Inbox => 39,
+        Table::Inbox => 37,
         Table::Messages => 25,
         Table::Dedupe => 18,
         Table::Cursors => 8,
         Table::FanOut => 5,
         Table::State => 3,
+        Table::Receipts => 2,
         Table::Groups | Table::Amended => 1,
     };
     (write_buffer_bytes(config) / 2 / 100 * share).max(64 * 1024)

@@ -40,11 +40,13 @@ pub enum Table {
     Groups,
     /// (conversation, seq of a message) → (seq of its last edit or deletion).
     Amended,
+    /// (conversation, user) → (seq of the last message that the user has read).
+    Receipts,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Messages,
         Self::Dedupe,
         Self::Inbox,
@@ -53,6 +55,7 @@ impl Table {
         Self::State,
         Self::Groups,
         Self::Amended,
+        Self::Receipts,
     ];
 
     /// Its name on disk.
@@ -67,6 +70,7 @@ impl Table {
             Self::State => "state",
             Self::Groups => "groups",
             Self::Amended => "amended",
+            Self::Receipts => "receipts",
         }
     }
 }

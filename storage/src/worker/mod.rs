@@ -50,7 +50,7 @@ use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq,
 use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 
 use crate::command::{
-    ClientId, Command, Delivery, HistoryRequest, Refusal, Register, SessionAddress, Typing, Users,
+    ClientId, Command, Delivery, HistoryRequest, Notice, ReceiptsRequest, Refusal, Register, SessionAddress,
 };
 use crate::engine::{Batch, Store, StoreError, Table};
 use crate::heads::Heads;
@@ -64,10 +64,11 @@ mod fan_out;
 mod groups;
 mod history;
 mod lanes;
+mod notes;
+mod receipts;
 mod send;
 #[cfg(test)]
 pub(crate) mod tests;
-mod typing;
 mod users;
 
 use cursors::Cursors;
@@ -76,6 +77,8 @@ use fan_out::{Incoming, Outgoing};
 use groups::Groups;
 pub(crate) use history::open_amended;
 use lanes::Lanes;
+use receipts::FreshMarks;
+pub(crate) use receipts::{open_receipt, receipt_keys};
 
 /// What a turn does to the world; it is called only after the turn's batch is durable.
 pub trait Effects {
@@ -149,6 +152,7 @@ pub struct Worker<S> {
     groups: Groups,
     /// Messages of the present batch.
     fresh: HashMap<Fingerprint, Known>,
+    fresh_marks: FreshMarks,
 
     batch: Batch,
     pending: Vec<Pending>,
@@ -169,7 +173,7 @@ pub struct Worker<S> {
     wanted: VecDeque<SessionAddress>,
     wanted_pages: HashMap<SessionAddress, Wanted>,
     /// What the present turn tells the users of other workers, by worker.
-    typists: Vec<Vec<(Typing, Users)>>,
+    notes: Vec<Vec<Notice>>,
 }
 
 /// A page that a session asked for.
@@ -190,7 +194,8 @@ enum Pending {
     Sync { session: SessionAddress, wanted: Wanted },
     History(HistoryRequest),
     Ack { user: UserId, device: DeviceId, session: SessionAddress, rev: Rev },
-    Typing { typing: Typing, users: Users },
+    Receipts(ReceiptsRequest),
+    Notice(Notice),
 }
 
 impl<S: Store> Worker<S> {
@@ -238,6 +243,7 @@ impl<S: Store> Worker<S> {
             revs: Heads::new(heads),
             groups: Groups::default(),
             fresh: HashMap::new(),
+            fresh_marks: FreshMarks::new(),
             batch: Batch::default(),
             pending: Vec::new(),
             messages: 0,
@@ -251,7 +257,7 @@ impl<S: Store> Worker<S> {
             in_doubt: 0,
             wanted: VecDeque::new(),
             wanted_pages: HashMap::new(),
-            typists: vec![Vec::new(); usize::from(workers)],
+            notes: vec![Vec::new(); usize::from(workers)],
         })
     }
 
@@ -387,22 +393,29 @@ impl<S: Store> Worker<S> {
                 return self.confirmed(target, position, again);
             }
             Command::Stop => return,
-            Command::Typists(typists) => {
-                let typists = typists.iter().cloned();
-                self.pending.extend(typists.map(|(typing, users)| Pending::Typing { typing, users }));
+            Command::Notes(notes) => {
+                self.pending.extend(notes.iter().cloned().map(Pending::Notice));
                 return;
             }
             // Nobody waits for it.
             Command::Typing { .. } if !owned => return,
             &Command::Typing { typing, session } => return self.decide_typing(typing, session),
+            &Command::Read { mark, session } if owned => return self.decide_read(mark, session),
             Command::Send(message) if owned => return self.decide_send(message),
             Command::Send(message) => moved(message.session, Some(message.client_id.clone())),
             &Command::Register(Register { session, .. }) if !owned => {
                 Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
             }
             &Command::Sync { session, .. } | &Command::Ack { session, .. } if !owned => moved(session, None),
-            &Command::History(HistoryRequest { session, .. }) if !owned => moved(session, None),
+            &Command::History(HistoryRequest { session, .. })
+            | &Command::Receipts(ReceiptsRequest { session, .. })
+                if !owned =>
+            {
+                moved(session, None)
+            }
+            &Command::Read { session, .. } => moved(session, None),
             &Command::History(request) => Pending::History(request),
+            &Command::Receipts(request) => Pending::Receipts(request),
             &Command::Register(request) => Pending::Register(request),
             // Whoever owns the user now has no such session, so an unregistration may be wrong here without harm.
             &Command::Unregister { user, device: _, session } => Pending::Unregister { user, session },
@@ -442,6 +455,7 @@ impl<S: Store> Worker<S> {
         }
         self.batch.clear();
         self.fresh.clear();
+        self.fresh_marks.clear();
         self.messages = 0;
         self.entries = 0;
         self.seqs.commit();
@@ -470,8 +484,9 @@ impl<S: Store> Worker<S> {
         }
         self.batch.clear();
         self.pending.clear();
-        self.typists.iter_mut().for_each(Vec::clear);
+        self.notes.iter_mut().for_each(Vec::clear);
         self.fresh.clear();
+        self.fresh_marks.clear();
         self.messages = 0;
         self.entries = 0;
         self.seqs.forget();
@@ -540,10 +555,11 @@ impl<S: Store> Worker<S> {
                 Pending::Sync { session, wanted } => self.want_page(session, wanted),
                 Pending::History(request) => self.history(&request, effects),
                 Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),
-                Pending::Typing { typing, users } => self.tell_typing(typing, &users, effects),
+                Pending::Receipts(request) => self.receipts(&request, effects),
+                Pending::Notice(notice) => self.tell(&notice, effects),
             }
         }
-        self.suggest_typists(effects);
+        self.suggest_notes(effects);
         self.pending = pending;
         self.serve_pages(effects);
     }

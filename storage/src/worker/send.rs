@@ -25,6 +25,8 @@ struct Event {
     recipients: Users,
     /// The group, if it becomes another one.
     group: Option<Group>,
+    /// Who is not in it any more.
+    gone: Option<UserId>,
     /// The message that it changes.
     amends: Option<Seq>,
 }
@@ -83,11 +85,7 @@ impl<S: Store> Worker<S> {
                 return if expired { Err(Refusal::ClientIdExpired) } else { Ok(known) };
             }
         }
-        match self.health {
-            Health::Good => {}
-            Health::Full => return Err(Refusal::StorageFull),
-            Health::Failed => return Err(Refusal::StorageFailed),
-        }
+        self.may_write()?;
         let event = self.judge(message, last)?;
         // The heads of local members are read before anything is changed: what cannot be read must not half happen.
         let Recipients { here, elsewhere } = self.locate(&event.recipients)?;
@@ -122,6 +120,9 @@ impl<S: Store> Worker<S> {
             self.batch.put(Table::Groups, layout::group_key(conversation), group.seal());
             self.groups.set(conversation, group);
         }
+        if let Some(gone) = event.gone {
+            self.remove_mark(conversation, gone);
+        }
         for (user, rev) in here {
             self.append(user, rev, sealed.clone());
         }
@@ -130,6 +131,15 @@ impl<S: Store> Worker<S> {
             self.outgoing[usize::from(target)].intend(intent, sealed.clone());
         }
         Ok(known)
+    }
+
+    /// Whether anything can be promised.
+    pub(super) fn may_write(&self) -> Result<(), Refusal> {
+        match self.health {
+            Health::Good => Ok(()),
+            Health::Full => Err(Refusal::StorageFull),
+            Health::Failed => Err(Refusal::StorageFailed),
+        }
     }
 
     /// Whether somebody may do what they want, and what it is as an event.
@@ -151,7 +161,8 @@ impl<S: Store> Worker<S> {
             }
         };
         let is_there = |seq: Seq| (visible_from..=last).contains(&seq);
-        let event = Event { body: Bytes::new(), reply_to: None, recipients, group: None, amends: None };
+        let event =
+            Event { body: Bytes::new(), reply_to: None, recipients, group: None, gone: None, amends: None };
         match &message.act {
             Act::Say { body, reply_to } => match *reply_to {
                 Some(seq) if !is_there(seq) => Err(Refusal::UnknownMessage),
@@ -200,7 +211,7 @@ impl<S: Store> Worker<S> {
             let at = recipients.partition_point(|&user| user < gone);
             recipients.insert(at, gone);
         }
-        Ok(Event { body: encode(kind), reply_to: None, recipients, group: Some(after), amends: None })
+        Ok(Event { body: encode(kind), reply_to: None, recipients, group: Some(after), gone, amends: None })
     }
 
     /// Who wrote a message that can be edited or taken back.

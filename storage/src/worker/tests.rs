@@ -6,10 +6,11 @@ use std::sync::Arc;
 use holdfast_router::{Epoch, SliceId};
 
 use super::*;
-use crate::command::{Act, FanOut, Register, SendMessage};
+use crate::command::{Act, FanOut, Note, Register, SendMessage};
 use crate::engine::memory::{Fault, Memory};
 
 pub(crate) mod groups;
+pub(crate) mod receipts;
 mod typing;
 
 const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
@@ -239,9 +240,16 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
         }
         Delivery::NoPage { session, why } => format!("{} no page {why:?}", at(session)),
         Delivery::Gap { session, from, to } => format!("{} gap {from} to {to}", at(session)),
-        Delivery::Typing { session, typing } => {
+        Delivery::Note { session, note: Note::Typing(typing) } => {
             let stops = if typing.stopped { "stops" } else { "is" };
             format!("{} typing: {} {stops}", at(session), typing.user)
+        }
+        Delivery::Note { session, note: Note::Read(mark) } => {
+            format!("{} told: {} has read {}", at(session), mark.user, mark.up_to)
+        }
+        Delivery::Receipts(receipts) => {
+            let read: Vec<_> = receipts.read.iter().map(|(user, read)| format!("{user}:{read}")).collect();
+            format!("{} receipts {}", at(&receipts.session), read.join(" "))
         }
     };
     let mut words: Vec<String> = delivered.iter().map(word).collect();

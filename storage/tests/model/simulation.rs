@@ -10,7 +10,8 @@ use holdfast_router::{Assignment, Envelope, Key, WorkerId};
 use holdfast_storage::Limits;
 use holdfast_storage::check::Checker;
 use holdfast_storage::command::{
-    Act, ClientId, Command, Delivery, GroupChange, Refusal, Register, SendMessage, SessionAddress, Typing,
+    Act, ClientId, Command, Delivery, GroupChange, Note, ReadMark, ReceiptsRequest, Refusal, Register,
+    SendMessage, SessionAddress, Typing,
 };
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
@@ -42,6 +43,12 @@ pub(crate) enum Step {
     Typing {
         device: u8,
         to: u8,
+    },
+    /// A device has read what another user, or a group, has said; or asks who has.
+    Read {
+        device: u8,
+        to: u8,
+        up_to: u8,
     },
     /// A device sends one of its messages again.
     SendAgain {
@@ -197,6 +204,8 @@ pub(crate) struct Simulation {
     seen: BTreeMap<(UserId, Rev), Bytes>,
     /// What somebody was told of a message.
     accepted: BTreeMap<(ConversationId, Seq), (MessageId, ClientId)>,
+    /// How far somebody was told that somebody has read.
+    marks: BTreeMap<(ConversationId, UserId), Seq>,
 }
 
 impl Simulation {
@@ -218,6 +227,7 @@ impl Simulation {
             owners: BTreeMap::new(),
             seen: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            marks: BTreeMap::new(),
         };
         for user in 1..=USERS {
             for device in 1..=DEVICES {
@@ -292,6 +302,7 @@ impl Simulation {
             }
             Step::Act { device, group, what, whom } => self.act(usize::from(device), group, what, whom),
             Step::Typing { device, to } => self.typing(usize::from(device), to),
+            Step::Read { device, to, up_to } => self.read(usize::from(device), to, up_to),
             Step::SendAgain { device, which } => {
                 let device = usize::from(device) % self.devices.len();
                 if !self.devices[device].sent.is_empty() {
@@ -361,15 +372,32 @@ impl Simulation {
     }
 
     fn typing(&mut self, device: usize, to: u8) {
+        let Some((user, session, conversation)) = self.whose(device, to) else { return };
+        let typing = Typing { user, conversation, stopped: to.is_multiple_of(2) };
+        self.submit(Key::Conversation(conversation), Command::Typing { typing, session });
+    }
+
+    fn read(&mut self, device: usize, to: u8, up_to: u8) {
+        let Some((user, session, conversation)) = self.whose(device, to) else { return };
+        let command = if up_to.is_multiple_of(4) {
+            Command::Receipts(ReceiptsRequest { user, session, conversation })
+        } else {
+            let mark = ReadMark { user, conversation, up_to: Seq(u64::from(up_to) % 12) };
+            Command::Read { mark, session }
+        };
+        self.submit(Key::Conversation(conversation), command);
+    }
+
+    /// A device's session, and a conversation with another user or of a group.
+    fn whose(&self, device: usize, to: u8) -> Option<(UserId, SessionAddress, ConversationId)> {
         let device = &self.devices[device % self.devices.len()];
-        let (Some(session), user) = (device.session, device.user) else { return };
+        let (session, user) = (device.session?, device.user);
         let conversation = match u64::from(to) % (USERS + 2) {
-            other if UserId(other) == user => return,
+            other if UserId(other) == user => return None,
             group if group == 0 || group > USERS => ConversationId::group(GroupId(1 + group % 2)),
             other => ConversationId::direct(user, UserId(other)),
         };
-        let typing = Typing { user, conversation, stopped: to.is_multiple_of(2) };
-        self.submit(Key::Conversation(conversation), Command::Typing { typing, session });
+        Some((user, session, conversation))
     }
 
     fn act(&mut self, device: usize, group: u8, what: u8, whom: u8) {
@@ -567,13 +595,15 @@ impl Simulation {
                         self.sync(device);
                     }
                 }
-                Delivery::Typing { typing, .. } => {
+                Delivery::Note { note: Note::Typing(typing), .. } => {
                     assert_ne!(typing.user, it.user, "nobody is told of oneself");
                     if let Some((low, high)) = typing.conversation.users() {
                         let both = [typing.user, it.user];
                         assert!(both.contains(&low) && both.contains(&high), "{typing:?} for {it:?}");
                     }
                 }
+                // What they say was written down.
+                Delivery::Note { note: Note::Read(_), .. } | Delivery::Receipts(_) => {}
                 Delivery::Gap { from, to, .. } => {
                     if it.live {
                         assert_eq!(from, it.last.next());
@@ -611,13 +641,31 @@ impl Simulation {
                         other => panic!("{other:?}"),
                     }
                 }
-                // Writing in a group that one is not in.
-                Delivery::Rejected { client_id: None, why: Refusal::UnknownConversation, .. } => {}
+                // Writing or reading in a group that one is not in, reading what nobody has said, a disk that fails.
+                Delivery::Rejected {
+                    client_id: None,
+                    why:
+                        Refusal::UnknownConversation
+                        | Refusal::UnknownMessage
+                        | Refusal::StorageFailed
+                        | Refusal::StorageFull,
+                    ..
+                } => {}
                 Delivery::Rejected { client_id: None, why, .. } => panic!("{why:?}"),
                 Delivery::NoPage { why, .. } => panic!("no page: {why:?}"),
                 Delivery::History(_) => panic!("nobody has asked for one"),
             }
         }
+    }
+
+    /// Marks of direct conversations, in which everybody stays: what an answer says is never less than what anybody was
+    /// told before, in whatever way the databases have died meanwhile.
+    fn note_mark(&mut self, conversation: ConversationId, user: UserId, read: Seq, is_answer: bool) {
+        let Some((low, high)) = conversation.users() else { return };
+        assert!(user == low || user == high, "{user} has read {conversation}");
+        let before = self.marks.entry((conversation, user)).or_default();
+        assert!(!is_answer || read >= *before, "{user} had read {conversation} up to {before}, now {read}");
+        *before = read.max(*before);
     }
 
     /// Writes down what was said, whoever heard it.
@@ -636,6 +684,14 @@ impl Simulation {
                 let told = (*message_id, client_id.clone());
                 let before = self.accepted.insert((sent.conversation, *seq), told.clone());
                 assert!(before.is_none_or(|before| before == told), "one seq, one message");
+            }
+            Delivery::Note { note: Note::Read(mark), .. } => {
+                self.note_mark(mark.conversation, mark.user, mark.up_to, false);
+            }
+            Delivery::Receipts(receipts) => {
+                for &(user, read) in &receipts.read {
+                    self.note_mark(receipts.conversation, user, read, true);
+                }
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::*;
 use crate::command::{GroupChange, HistoryFrom};
 
-pub(super) const CREW: ConversationId = ConversationId::group(GroupId(77));
+pub(crate) const CREW: ConversationId = ConversationId::group(GroupId(77));
 
 fn act_in(conversation: ConversationId, by: u64, client_id: &str, act: Act) -> (RouteKey, Command) {
     let message = SendMessage {
