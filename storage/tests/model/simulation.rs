@@ -206,6 +206,10 @@ pub(crate) struct Simulation {
     accepted: BTreeMap<(ConversationId, Seq), (MessageId, ClientId)>,
     /// How far somebody was told that somebody has read.
     marks: BTreeMap<(ConversationId, UserId), Seq>,
+    /// The same, at the last crash.
+    kept_marks: BTreeMap<(ConversationId, UserId), Seq>,
+    /// The same, by session.
+    heard_marks: BTreeMap<(SessionAddress, ConversationId, UserId), Seq>,
 }
 
 impl Simulation {
@@ -228,6 +232,8 @@ impl Simulation {
             seen: BTreeMap::new(),
             accepted: BTreeMap::new(),
             marks: BTreeMap::new(),
+            kept_marks: BTreeMap::new(),
+            heard_marks: BTreeMap::new(),
         };
         for user in 1..=USERS {
             for device in 1..=DEVICES {
@@ -532,6 +538,7 @@ impl Simulation {
 
     fn crash(&mut self) {
         self.crashes += 1;
+        self.kept_marks.clone_from(&self.marks);
         let stores: Vec<Memory> = self.workers.drain(..).map(Worker::into_store).collect();
         for queue in self.queues.iter_mut().chain(&mut self.world.peers) {
             queue.clear();
@@ -658,14 +665,18 @@ impl Simulation {
         }
     }
 
-    /// Marks of direct conversations, in which everybody stays: what an answer says is never less than what anybody was
-    /// told before, in whatever way the databases have died meanwhile.
-    fn note_mark(&mut self, conversation: ConversationId, user: UserId, read: Seq, is_answer: bool) {
+    /// Marks of direct conversations, in which everybody stays. An answer may wait for its lane while others are told
+    /// more; but no session hears less than it has heard, and nobody less than anybody had heard before a crash.
+    fn note_mark(&mut self, session: SessionAddress, conversation: ConversationId, user: UserId, read: Seq) {
         let Some((low, high)) = conversation.users() else { return };
         assert!(user == low || user == high, "{user} has read {conversation}");
-        let before = self.marks.entry((conversation, user)).or_default();
-        assert!(!is_answer || read >= *before, "{user} had read {conversation} up to {before}, now {read}");
-        *before = read.max(*before);
+        let kept = self.kept_marks.get(&(conversation, user)).copied().unwrap_or_default();
+        let heard = self.heard_marks.entry((session, conversation, user)).or_default();
+        let before = kept.max(*heard);
+        assert!(read >= before, "{user} had read {conversation} up to {before}, now {read}");
+        *heard = read;
+        let told = self.marks.entry((conversation, user)).or_default();
+        *told = read.max(*told);
     }
 
     /// Writes down what was said, whoever heard it.
@@ -686,11 +697,11 @@ impl Simulation {
                 assert!(before.is_none_or(|before| before == told), "one seq, one message");
             }
             Delivery::Note { note: Note::Read(mark), .. } => {
-                self.note_mark(mark.conversation, mark.user, mark.up_to, false);
+                self.note_mark(address_of(delivery), mark.conversation, mark.user, mark.up_to);
             }
             Delivery::Receipts(receipts) => {
                 for &(user, read) in &receipts.read {
-                    self.note_mark(receipts.conversation, user, read, true);
+                    self.note_mark(receipts.session, receipts.conversation, user, read);
                 }
             }
             _ => {}
