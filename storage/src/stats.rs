@@ -44,6 +44,8 @@ pub struct WorkerStats {
     pub events: u64,
     /// Pages handed to shards.
     pub pages: u64,
+    /// Parts of conversations that were read from the store; others were at hand.
+    pub history_reads: u64,
     /// Sessions that lost their live place because a lane was full.
     pub gaps: u64,
     /// Sessions registered now.
@@ -120,6 +122,7 @@ counters!(
     entries,
     events,
     pages,
+    history_reads,
     gaps,
     sessions,
     waiting_answers,

@@ -8,7 +8,7 @@ use super::Exposition;
 pub fn store_source(workers: StatsHandle) -> impl Fn(&mut Exposition) + Send + Sync + 'static {
     move |page| {
         let stats = workers.stats();
-        let counters: [(&str, &str, u64); 10] = [
+        let counters: [(&str, &str, u64); 11] = [
             ("holdfast_store_commands_total", "Commands that the workers took.", stats.sum(|w| w.commands)),
             (
                 "holdfast_store_failed_commits_total",
@@ -25,6 +25,11 @@ pub fn store_source(workers: StatsHandle) -> impl Fn(&mut Exposition) + Send + S
             ("holdfast_store_entries_total", "Inbox entries made durable.", stats.sum(|w| w.entries)),
             ("holdfast_store_events_total", "Events handed to shards.", stats.sum(|w| w.events)),
             ("holdfast_store_pages_total", "Pages handed to shards.", stats.sum(|w| w.pages)),
+            (
+                "holdfast_store_history_reads_total",
+                "Parts of conversations that were read from the store; others were at hand.",
+                stats.sum(|w| w.history_reads),
+            ),
             (
                 "holdfast_store_gaps_total",
                 "Sessions that lost their live place because a lane was full.",

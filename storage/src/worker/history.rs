@@ -5,6 +5,7 @@ use holdfast_protocol::chat::{self, body, content};
 use holdfast_protocol::id::{ConversationId, Seq};
 use prost::Message as _;
 
+use super::hot_pages::Part;
 use super::{Effects, Worker};
 use crate::command::{Delivery, History, HistoryFrom, HistoryRequest, Refusal};
 use crate::engine::{Store, StoreError, Table, Visit};
@@ -25,8 +26,8 @@ impl<S: Store> Worker<S> {
         let &HistoryRequest { user, session, conversation, from, limit } = request;
         let visible_from = self.visible_from(conversation, user)?;
         let head = self.last_seq(conversation).map_err(|error| self.unreadable(&error))?;
-        let limits = &self.identity.limits;
-        let most = u64::from(limit.clamp(1, limits.history_messages));
+        let (most, page_bytes) = (self.identity.limits.history_messages, self.identity.limits.page_bytes);
+        let most = u64::from(limit.clamp(1, most));
         let (first, last) = match from {
             HistoryFrom::After(seq) => {
                 let first = Seq(seq.0.saturating_add(1)).max(visible_from);
@@ -41,7 +42,8 @@ impl<S: Store> Worker<S> {
             }
         };
         let mut messages = if first <= last {
-            self.read_messages(conversation, first, last).map_err(|error| self.unreadable(&error))?
+            let part = Part { conversation, first, last };
+            self.hot_messages(part, head).map_err(|error| self.unreadable(&error))?
         } else {
             Vec::new()
         };
@@ -54,7 +56,7 @@ impl<S: Store> Worker<S> {
             .take_while(|message| {
                 let first = bytes == 0;
                 bytes += message.len();
-                first || bytes <= limits.page_bytes
+                first || bytes <= page_bytes
             })
             .count();
         let all = fit == messages.len();
@@ -68,7 +70,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// Messages `first..=last` as entries.
-    fn read_messages(
+    pub(super) fn read_messages(
         &self,
         conversation: ConversationId,
         first: Seq,

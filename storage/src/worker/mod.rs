@@ -63,6 +63,7 @@ mod cursors;
 mod fan_out;
 mod groups;
 mod history;
+mod hot_pages;
 mod lanes;
 mod notes;
 mod receipts;
@@ -76,6 +77,7 @@ pub(crate) use fan_out::read_applied;
 use fan_out::{Incoming, Outgoing};
 use groups::Groups;
 pub(crate) use history::open_amended;
+use hot_pages::HotPages;
 use lanes::Lanes;
 use receipts::FreshMarks;
 pub(crate) use receipts::{open_receipt, receipt_keys};
@@ -150,6 +152,7 @@ pub struct Worker<S> {
     seqs: Heads<ConversationId>,
     revs: Heads<UserId>,
     groups: Groups,
+    hot_pages: HotPages,
     /// Messages of the present batch.
     fresh: HashMap<Fingerprint, Known>,
     fresh_marks: FreshMarks,
@@ -242,6 +245,7 @@ impl<S: Store> Worker<S> {
             seqs: Heads::new(heads),
             revs: Heads::new(heads),
             groups: Groups::default(),
+            hot_pages: HotPages::default(),
             fresh: HashMap::new(),
             fresh_marks: FreshMarks::new(),
             batch: Batch::default(),
@@ -492,6 +496,7 @@ impl<S: Store> Worker<S> {
         self.seqs.forget();
         self.revs.forget();
         self.groups.forget();
+        self.hot_pages.forget();
         self.cursors.abandon();
         self.outgoing.iter_mut().for_each(Outgoing::abandon);
         self.incoming.iter_mut().for_each(Incoming::abandon);
@@ -538,6 +543,7 @@ impl<S: Store> Worker<S> {
                 self.seqs.forget();
                 self.revs.forget();
                 self.groups.forget();
+                self.hot_pages.forget();
                 self.in_doubt = self.sessions.doubt_all();
             }
             Err(error) => self.fail(&error),

@@ -253,6 +253,26 @@ fn history_goes_both_ways_and_says_where_it_ends() {
 }
 
 #[test]
+fn a_thousand_readers_of_one_page_cost_one_read() {
+    let mut house = House::new(1);
+    house.run(vec![create(1, &[2, 3], false), say(1, "a"), say(2, "b")]);
+    let reads = |house: &House| house.workers[0].counters.read().history_reads;
+    let crowd = || (0..1_000).map(|n| history(1 + n % 3, HistoryFrom::End, 10)).collect();
+    let told = words(&house.run(crowd()));
+    assert_eq!((told.len(), reads(&house)), (1_000, 1));
+    assert!(told.iter().all(|word| word.ends_with(" history of 3 up to 3, all")), "{:?}", told.first());
+    house.run(crowd());
+    assert_eq!(reads(&house), 1, "it is still at hand");
+    // What changes an old message changes the page.
+    house.run(vec![edit(1, "e", 2)]);
+    let (told, _) = shown(house.run(vec![history(3, HistoryFrom::After(Seq(1)), 1)]));
+    assert_eq!(told, ["2 e (changed by 4)"]);
+    house.run(vec![delete(1, "d", 2)]);
+    let (told, _) = shown(house.run(vec![history(3, HistoryFrom::After(Seq(1)), 1)]));
+    assert_eq!(told, ["2 deleted 2 (changed by 5)"]);
+}
+
+#[test]
 fn history_keeps_to_its_bytes_but_gives_one_at_least() {
     let limits = Limits { page_bytes: 250, ..Limits::default() };
     let mut house = House::with(1, limits);
