@@ -532,6 +532,8 @@ class Link {
       });
     } else if (retryAfterMs) {
       this.told = retryAfterMs;
+      // It may have been about what was read, which is said once more with the next look.
+      this.saidRead.clear();
     }
   }
 
