@@ -221,10 +221,15 @@ class Diary {
     if (gap <= 0n) return null;
     if (gap > 1n) return "missed";
     this.cursor = rev;
-    const message = entry.message;
+    const { message, read } = entry;
     // This page shows direct conversations only.
-    if (!message || message.conversation.startsWith("g")) return null;
-    const other = message.conversation.split(":").find((member) => member !== this.user) ?? this.user;
+    const name = (message ?? read)?.conversation ?? "g";
+    if (name.startsWith("g")) return null;
+    const other = name.split(":").find((member) => member !== this.user) ?? this.user;
+    if (read) {
+      this.mark(other, this.user, Number(read.upTo));
+      return null;
+    }
     const conversation = this.with(other);
     const { edited, deleted } = message.body ?? {};
     if (edited || deleted) {

@@ -80,6 +80,7 @@ pub fn entry() -> Entry {
             body: Some(Body { kind: Some(body::Kind::Text(TEXT.to_owned())) }),
             reply_to: None,
             changed_by: None,
+            ordinal: Some(7_391),
         })),
     }
 }

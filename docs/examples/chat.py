@@ -16,12 +16,11 @@ async def say(**frame):
         await link.send(json.dumps(frame))
 
 async def take(events):
-    for event in events:
-        missing = int(event["rev"]) - int(state["cursor"]) - 1
-        if missing > 0:
+    for event in (it for it in events if int(it["rev"]) > int(state["cursor"])):  # others are here already
+        if int(event["rev"]) > int(state["cursor"]) + 1:
             return await say(sync={"after": state["cursor"]})
-        if missing == 0:  # else it is here already
-            state["cursor"], message = event["rev"], event["entry"]["message"]
+        state["cursor"] = event["rev"]
+        if message := event["entry"].get("message"):
             print(message["conversation"], message["sender"], json.dumps(message["body"]), flush=True)
     await say(ack={"rev": state["cursor"]})
 

@@ -85,6 +85,7 @@ fn members_of_both_formats_hear_the_same() {
             .into_iter()
             .map(|entry| match entry.kind.unwrap() {
                 entry::Kind::Message(message) => message.body.unwrap().kind.unwrap(),
+                entry::Kind::Read(read) => panic!("{read:?}"),
             })
             .collect();
         assert!(
@@ -288,10 +289,10 @@ fn how_far_somebody_has_read_is_kept_and_told_in_both_formats() {
         assert_eq!(bea.json_of("receipts"), mark, "durable");
         assert_eq!(ana.json_of("receipts"), mark);
         let Got::Binary(bytes) = laptop.next() else { panic!("not told") };
-        let members = vec![chat::MemberReceipt { user: 43, read: 2 }];
-        let expected = chat::Receipts { conversation: "42:43".to_owned(), members };
+        let read = chat::ReadMark { conversation: "42:43".to_owned(), up_to: 2, ordinal: 2 };
+        let entry = Some(chat::Entry { kind: Some(entry::Kind::Read(read)) });
         let frame = chat::decode_server(Format::Protobuf, &bytes).unwrap().frame.unwrap();
-        assert_eq!(frame, server_frame::Frame::Receipts(expected));
+        assert_eq!(frame, server_frame::Frame::Event(chat::Event { rev: 4, entry }), "an entry like others");
 
         bea.send(&json!({"read": {"conversation": "@42", "upTo": "1"}}));
         assert_eq!(bea.json_of("receipts"), mark, "never back");

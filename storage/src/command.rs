@@ -8,6 +8,7 @@ use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, S
 use smallvec::SmallVec;
 
 pub use crate::group::GroupChange;
+pub use crate::inbox::OwnMark;
 
 /// Where a session lives: its shard and its connection there (a packed `ConnectionId`, opaque here).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -268,9 +269,17 @@ pub struct FanOut {
     pub position: u64,
     /// The position before the first one: the target applies this only when that is the last one it has applied.
     pub previous: u64,
-    /// For whom, and what: the stored value of the message (checksum and `holdfast.v1.Entry`), so that the target stores
-    /// the very same bytes.
-    pub entries: Vec<(Users, Bytes)>,
+    /// For whom, and what.
+    pub entries: Vec<(Users, Arrival)>,
+}
+
+/// What arrives in inboxes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// A message: its stored value (checksum and `holdfast.v1.Entry`), so that the target stores the very same bytes.
+    Message(Bytes),
+    /// The one user that it is for has read on.
+    Read(OwnMark),
 }
 
 /// What a worker tells a shard about one of its sessions.

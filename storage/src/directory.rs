@@ -7,13 +7,17 @@
 //! db-01/   …
 //! ```
 //! ```text
-//! holdfast-store 1          the format's version; a program refuses a newer one
+//! holdfast-store 2          the format's version; a program refuses a newer one
 //! state ready               `making` until every database has been made
 //! databases 2               fixed for ever
 //! epoch 1                   of the assignment below
 //! owners 0001000100…        the database of each slice, two hex digits each
 //! crc32c 12345678           of all lines above
 //! ```
+//!
+//! Version 2 has inboxes that name messages, and copies of messages (`layout`). What version 1 has written is read as it
+//! is; the first start of a newer program only writes the new number here, so that older ones refuse what they could not
+//! read.
 //!
 //! The assignment is kept, not computed again, so that data is found where it was put whatever later versions compute.
 
@@ -26,7 +30,7 @@ use holdfast_router::{Assignment, Epoch, WorkerId};
 
 use crate::error::StorageError;
 
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// One byte of hex per slice names the database.
 const MOST_DATABASES: u16 = 64;
 
@@ -36,6 +40,8 @@ pub(crate) struct Directory {
     path: PathBuf,
     /// Unlocked when it is closed, however the process ends.
     _lock: File,
+    /// As the description says.
+    version: u32,
     ready: bool,
     databases: u16,
     assignment: Assignment,
@@ -64,11 +70,11 @@ impl Directory {
         };
         let directory = match (text, missing) {
             (Some(text), _) => {
-                let (ready, databases, assignment) = parse(path, &text)?;
+                let (version, ready, databases, assignment) = parse(path, &text)?;
                 // Whoever wrote it may have been killed before it had synced what names it.
                 sync_directory(path)?;
                 sync_parent(path)?;
-                Self { path: path.into(), _lock: lock, ready, databases, assignment }
+                Self { path: path.into(), _lock: lock, version, ready, databases, assignment }
             }
             (None, Missing::Make(databases)) => {
                 if path.join("db-00").exists() {
@@ -77,9 +83,10 @@ impl Directory {
                 }
                 let workers: Vec<WorkerId> = (0..databases).map(WorkerId).collect();
                 let assignment = Assignment::new(&workers);
-                let new = Self { path: path.into(), _lock: lock, ready: false, databases, assignment };
+                let (path, version) = (path.to_owned(), FORMAT_VERSION);
+                let new = Self { path, _lock: lock, version, ready: false, databases, assignment };
                 new.write()?;
-                sync_parent(path)?;
+                sync_parent(&new.path)?;
                 new
             }
             (None, Missing::Refuse) => return Err(StorageError::NoStore { path: path.into() }),
@@ -97,11 +104,12 @@ impl Directory {
         Ok(directory)
     }
 
-    /// All databases have been made.
+    /// All databases have been made, and are going to be written to.
     pub(crate) fn finish(&mut self) -> Result<(), StorageError> {
-        if !self.ready {
+        if !self.ready || self.version < FORMAT_VERSION {
             sync_directory(&self.path)?;
             self.ready = true;
+            self.version = FORMAT_VERSION;
             self.write()?;
         }
         Ok(())
@@ -126,7 +134,8 @@ impl Directory {
     fn write(&self) -> Result<(), StorageError> {
         let state = if self.ready { "ready" } else { "making" };
         let mut text = format!(
-            "holdfast-store {FORMAT_VERSION}\nstate {state}\ndatabases {}\nepoch {}\nowners ",
+            "holdfast-store {}\nstate {state}\ndatabases {}\nepoch {}\nowners ",
+            self.version,
             self.databases,
             self.assignment.epoch().0
         );
@@ -164,7 +173,7 @@ fn lock(path: &Path) -> Result<File, StorageError> {
     Ok(file)
 }
 
-fn parse(path: &Path, text: &str) -> Result<(bool, u16, Assignment), StorageError> {
+fn parse(path: &Path, text: &str) -> Result<(u32, bool, u16, Assignment), StorageError> {
     let damaged = |what: &str| StorageError::Damaged { path: path.into(), what: what.to_owned() };
     let first = text.lines().next().unwrap_or_default();
     let version = first.strip_prefix("holdfast-store ").and_then(|version| version.parse::<u32>().ok());
@@ -201,7 +210,7 @@ fn parse(path: &Path, text: &str) -> Result<(bool, u16, Assignment), StorageErro
     let owners = owners.ok_or_else(|| damaged("an owner is no database"))?;
     let assignment =
         Assignment::from_owners(Epoch(epoch), owners).map_err(|error| damaged(&error.to_string()))?;
-    Ok((ready, databases, assignment))
+    Ok((version, ready, databases, assignment))
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
@@ -265,9 +274,9 @@ mod tests {
         made(directory.path());
         let format = directory.path().join("FORMAT");
         let text = std::fs::read_to_string(&format).unwrap();
-        std::fs::write(&format, text.replace("holdfast-store 1", "holdfast-store 2")).unwrap();
+        std::fs::write(&format, text.replace("holdfast-store 2", "holdfast-store 3")).unwrap();
         let error = open(directory.path()).unwrap_err();
-        assert!(matches!(error, StorageError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, StorageError::NewerFormat { found: 3, known: 2, .. }), "{error}");
         for damage in
             [text.replace("databases 3", "databases 2"), text.replacen("01", "02", 1), String::new()]
         {

@@ -21,6 +21,8 @@ pub(crate) struct MessageEntry<'a> {
     pub(crate) reply_to: Option<Seq>,
     /// Only in a history: the last edit or deletion.
     pub(crate) changed_by: Option<Seq>,
+    /// How many messages the conversation has up to here; absent in what older versions have written.
+    pub(crate) ordinal: Option<u64>,
 }
 
 /// A conversation's text form, on the stack.
@@ -52,11 +54,14 @@ impl MessageEntry<'_> {
         // Absent is the default in proto3, except for the body, whose presence is visible.
         let bytes = [(1, conversation.as_slice()), (5, self.client_id), (6, self.device)];
         let present = |(_, bytes): &&(u32, &[u8])| !bytes.is_empty();
-        let message_bytes =
-            bytes.iter().filter(present).map(|(_, bytes)| delimited_bytes(bytes.len())).sum::<usize>()
-                + numbers.iter().filter(|(_, n)| *n != 0).map(|(_, n)| 1 + varint_bytes(*n)).sum::<usize>()
-                + delimited_bytes(self.body.len())
-                + self.optional().iter().flatten().map(|(_, seq)| 1 + varint_bytes(seq.0)).sum::<usize>();
+        let message_bytes = bytes
+            .iter()
+            .filter(present)
+            .map(|(_, bytes)| delimited_bytes(bytes.len()))
+            .sum::<usize>()
+            + numbers.iter().filter(|(_, n)| *n != 0).map(|(_, n)| 1 + varint_bytes(*n)).sum::<usize>()
+            + delimited_bytes(self.body.len())
+            + self.optional().iter().flatten().map(|&(_, number)| 1 + varint_bytes(number)).sum::<usize>();
         let mut out = make(delimited_bytes(message_bytes));
         put_head(&mut out, 1, message_bytes);
         let put_bytes = |out: &mut B, (field, bytes): (u32, &[u8])| {
@@ -82,16 +87,26 @@ impl MessageEntry<'_> {
         put_number(&mut out, time_ms);
         put_head(&mut out, 8, self.body.len());
         out.put_slice(self.body);
-        for (field, seq) in self.optional().into_iter().flatten() {
+        for (field, number) in self.optional().into_iter().flatten() {
             put_varint(&mut out, u64::from(field << 3));
-            put_varint(&mut out, seq.0);
+            put_varint(&mut out, number);
         }
         out
     }
 
     /// What the schema calls optional: it is there with its zero value too.
-    fn optional(&self) -> [Option<(u32, Seq)>; 2] {
-        [self.reply_to.map(|seq| (9, seq)), self.changed_by.map(|seq| (10, seq))]
+    fn optional(&self) -> [Option<(u32, u64)>; 3] {
+        [
+            self.reply_to.map(|seq| (9, seq.0)),
+            self.changed_by.map(|seq| (10, seq.0)),
+            self.ordinal.map(|ordinal| (11, ordinal)),
+        ]
+    }
+
+    /// How many messages the conversation has up to this one. Where older versions have not counted, everything that
+    /// happened counts.
+    pub(crate) fn ordinal(&self) -> u64 {
+        self.ordinal.unwrap_or(self.seq.0)
     }
 
     /// Reads what `encode` wrote.
@@ -112,6 +127,7 @@ impl MessageEntry<'_> {
             body: &[],
             reply_to: None,
             changed_by: None,
+            ordinal: None,
         };
         while !message.is_empty() {
             match field(&mut message)? {
@@ -127,6 +143,7 @@ impl MessageEntry<'_> {
                 (8, Field::Bytes(bytes)) => decoded.body = bytes,
                 (9, Field::Number(number)) => decoded.reply_to = Some(Seq(number)),
                 (10, Field::Number(number)) => decoded.changed_by = Some(Seq(number)),
+                (11, Field::Number(number)) => decoded.ordinal = Some(number),
                 _ => return None,
             }
         }
@@ -219,7 +236,7 @@ mod tests {
             client_id in "[a-z0-9-]{0,64}",
             device in "[a-z]{0,64}",
             body in proptest::collection::vec(any::<u8>(), 0..300),
-            optional in any::<[Option<u64>; 2]>(),
+            optional in any::<[Option<u64>; 3]>(),
         ) {
             let [seq, message_id, sender, time_ms] = numbers;
             let entry = MessageEntry {
@@ -233,6 +250,7 @@ mod tests {
                 body: &body,
                 reply_to: optional[0].map(Seq),
                 changed_by: optional[1].map(Seq),
+                ordinal: optional[2],
             };
             let mut announced = 0;
             let bytes = entry.encode(|len| { announced = len; Vec::new() });

@@ -1,4 +1,4 @@
-//! The last number of each sequence: `seq` per conversation, `rev` per user; in memory as far as it fits.
+//! The ends of sequences: of `seq`s per conversation, of `rev`s per user; in memory as far as they fit.
 //!
 //! The one invariant: **a number that was given to something in the present batch is never given again**, whatever the
 //! cache forgets: numbers of the present batch stand apart until it is known to be durable, and all is forgotten when
@@ -13,21 +13,21 @@ use hashbrown::HashMap;
 /// Two generations: when the young one is full it becomes the old one, and the old one is dropped. What is used moves
 /// to the young one, so that at least `most / 2` of the last used are there.
 #[derive(Debug)]
-pub(crate) struct Heads<K> {
-    fresh: HashMap<K, u64>,
-    young: HashMap<K, u64>,
-    old: HashMap<K, u64>,
+pub(crate) struct Heads<K, V> {
+    fresh: HashMap<K, V>,
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
     most: usize,
 }
 
-impl<K: Hash + Eq + Copy> Heads<K> {
+impl<K: Hash + Eq + Copy, V: Copy> Heads<K, V> {
     /// Keeps at most `most` heads, those of the present batch not counted.
     pub(crate) fn new(most: usize) -> Self {
         Self { fresh: HashMap::new(), young: HashMap::new(), old: HashMap::new(), most: most.max(2) }
     }
 
     /// The head, if it is known here.
-    pub(crate) fn get(&mut self, key: K) -> Option<u64> {
+    pub(crate) fn get(&mut self, key: K) -> Option<V> {
         if let Some(&head) = self.fresh.get(&key) {
             return Some(head);
         }
@@ -35,7 +35,7 @@ impl<K: Hash + Eq + Copy> Heads<K> {
     }
 
     /// The head as it was before the present batch, if it is known here.
-    fn durable(&mut self, key: K) -> Option<u64> {
+    fn durable(&mut self, key: K) -> Option<V> {
         if let Some(&head) = self.young.get(&key) {
             return Some(head);
         }
@@ -45,12 +45,12 @@ impl<K: Hash + Eq + Copy> Heads<K> {
     }
 
     /// The head in the present batch.
-    pub(crate) fn set(&mut self, key: K, head: u64) {
+    pub(crate) fn set(&mut self, key: K, head: V) {
         self.fresh.insert(key, head);
     }
 
     /// Remembers a head that was read from the store.
-    pub(crate) fn keep(&mut self, key: K, head: u64) {
+    pub(crate) fn keep(&mut self, key: K, head: V) {
         if self.young.len() >= self.most / 2 {
             self.old = std::mem::take(&mut self.young);
         }

@@ -4,17 +4,26 @@
 //! ```text
 //! messages   conversation 16 | seq 8               →  01 | crc 4 | Entry (protobuf, chat.proto)
 //! dedupe     fingerprint 16                        →  01 | crc 4 | message id 8 | seq 8
-//! inbox      user 8 | rev 8                        →  01 | crc 4 | Entry: the very bytes of the message
-//! fan-out    target 2 | position mod 4096 2        →  02 | crc 4 | position 8 | n × (conversation 16 | seq 8 | users)
-//!                                          before   →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
+//! copies     conversation 16 | seq 8               →  01 | crc 4 | Entry: the very bytes of another database's message
+//! inbox      user 8 | rev of its last item 8       →  02 | crc 4 | items, as `inbox` says
+//!                                           before  →  01 | crc 4 | Entry: the very bytes of the message
+//! fan-out    target 2 | position mod 4096 2        →  03 | crc 4 | position 8 | n × (what 1 | conversation 16 | seq 8 | rest)
+//!                                           before  →  02 | crc 4 | position 8 | n × (conversation 16 | seq 8 | users)
+//!                                          earlier  →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
 //! cursors    user 8 | device 8                     →  01 | crc 4 | rev 8 | time 8 (ms)
 //! state      'i'                                   →  01 | crc 4 | last message id 8
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
 //! groups     conversation 16                       →  01 | crc 4 | what `group` says
 //! amended    conversation 16 | seq 8               →  01 | crc 4 | seq of the last edit or deletion 8
-//! receipts   conversation 16 | user 8              →  01 | crc 4 | seq of the last message read 8
+//! receipts   conversation 16 | user 8              →  02 | crc 4 | seq of the last message read 8 | its ordinal 8
+//!                                           before  →  01 | crc 4 | seq of the last message read 8
 //! ```
 //!
+//! - **copies and inbox**: a database keeps a message of another one's conversation once, for all of its users, and
+//!   inboxes only name messages. The first record of an inbox has one item, so that a look at rev 1 tells whether there
+//!   is an inbox at all.
+//! - **fan-out**: `what` is 1 for a message, whose rest are its users, and 2 for how far one user has read, whose rest
+//!   is the ordinal, as a varint, and that user.
 //! - **users**: how many there are, then the first one and the distances between them, all as varints; 0: the same as
 //!   before. 250 members whose ids lie close together take 300 bytes, and a batch of messages to them takes them once.
 //!
@@ -34,11 +43,16 @@ use sha2::{Digest as _, Sha256};
 use crate::command::Users;
 use crate::engine::{Key, StoreError, Table};
 use crate::entry::{self, MessageEntry};
+use crate::inbox::OwnMark;
 
 /// Version byte of values.
 pub(crate) const VALUE_VERSION: u8 = 1;
+/// Version byte of inbox records with several items, and of read marks with their ordinals.
+pub(crate) const PACKED_VERSION: u8 = 2;
 /// Version byte of intents for several users each.
-const INTENTS_VERSION: u8 = 2;
+const INTENTS_OF_USERS_VERSION: u8 = 2;
+/// Version byte of intents of several kinds.
+const INTENTS_VERSION: u8 = 3;
 /// Version and checksum.
 pub(crate) const ENVELOPE_BYTES: usize = 5;
 /// Positions that a fan-out log holds per target.
@@ -146,7 +160,8 @@ pub(crate) fn seal_entry(entry: &MessageEntry<'_>) -> Bytes {
     value.freeze()
 }
 
-fn sign(version: u8, value: &mut BytesMut) {
+/// Writes version and checksum into the front of a value that has room for them.
+pub(crate) fn sign(version: u8, value: &mut BytesMut) {
     let crc = crc32c::crc32c(&value[ENVELOPE_BYTES..]);
     value[0] = version;
     value[1..ENVELOPE_BYTES].copy_from_slice(&crc.to_le_bytes());
@@ -158,7 +173,12 @@ pub(crate) fn open(table: Table, key: &[u8], value: &Bytes) -> Result<Bytes, Sto
 }
 
 /// Version and payload of a value, checked; versions up to `newest` are known.
-fn open_version(table: Table, key: &[u8], value: &Bytes, newest: u8) -> Result<(u8, Bytes), StoreError> {
+pub(crate) fn open_version(
+    table: Table,
+    key: &[u8],
+    value: &Bytes,
+    newest: u8,
+) -> Result<(u8, Bytes), StoreError> {
     let [version, c0, c1, c2, c3, payload @ ..] = value.as_ref() else {
         return Err(corrupt(table, key, "the value is too short"));
     };
@@ -211,17 +231,29 @@ pub(crate) fn key_number(table: Table, key: &[u8]) -> Result<u64, StoreError> {
     }
 }
 
-/// One message for these users, as the fan-out log names it.
+/// Something for these users, as the fan-out log names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Intent {
-    pub(crate) conversation: ConversationId,
-    pub(crate) seq: Seq,
+    pub(crate) what: Intended,
     /// In the order of their ids, each once; never none.
     pub(crate) users: Users,
 }
 
-const INTENT_BYTES: usize = 24;
+/// What an intent is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intended {
+    /// A message.
+    Message { conversation: ConversationId, seq: Seq },
+    /// The one user has read on.
+    Read(OwnMark),
+}
+
+const INTENDED_MESSAGE: u8 = 1;
+const INTENDED_READ: u8 = 2;
+/// Of an intent about a message, without its users.
+const INTENT_BYTES: usize = 25;
 /// Of an intent in the first version, which had one user each.
+#[cfg(test)]
 const INTENT_BYTES_1: usize = 32;
 
 pub(crate) fn seal_intents(position: u64, intents: &[Intent]) -> Bytes {
@@ -232,8 +264,19 @@ pub(crate) fn seal_intents(position: u64, intents: &[Intent]) -> Bytes {
     value.put_u64_le(position);
     let mut before: &[UserId] = &[];
     for intent in intents {
-        value.put_u128_le(intent.conversation.0);
-        value.put_u64_le(intent.seq.0);
+        match intent.what {
+            Intended::Message { conversation, seq } => {
+                value.put_u8(INTENDED_MESSAGE);
+                value.put_u128_le(conversation.0);
+                value.put_u64_le(seq.0);
+            }
+            Intended::Read(OwnMark { conversation, up_to, ordinal }) => {
+                value.put_u8(INTENDED_READ);
+                value.put_u128_le(conversation.0);
+                value.put_u64_le(up_to.0);
+                entry::put_varint(&mut value, ordinal);
+            }
+        }
         if intent.users.as_slice() == before {
             entry::put_varint(&mut value, 0);
             continue;
@@ -256,24 +299,39 @@ pub(crate) fn open_intents(key: &[u8], value: &Bytes) -> Result<(u64, Vec<Intent
     let (position, mut rest) = payload.split_first_chunk::<8>().ok_or_else(wrong)?;
     let mut intents: Vec<Intent> = Vec::new();
     while !rest.is_empty() {
-        let (conversation, after) = rest.split_first_chunk::<16>().ok_or_else(wrong)?;
-        let (seq, after) = after.split_first_chunk::<8>().ok_or_else(wrong)?;
-        rest = after;
-        let users = if version == VALUE_VERSION {
-            let (user, after) =
-                rest.split_first_chunk::<{ INTENT_BYTES_1 - INTENT_BYTES }>().ok_or_else(wrong)?;
-            rest = after;
-            Users::from_slice(&[UserId(u64::from_le_bytes(*user))])
-        } else {
-            read_users(&mut rest, intents.last().map(|before| &before.users)).ok_or_else(wrong)?
-        };
-        intents.push(Intent {
-            conversation: ConversationId(u128::from_le_bytes(*conversation)),
-            seq: Seq(u64::from_le_bytes(*seq)),
-            users,
-        });
+        let intent = read_intent(version, &mut rest, intents.last().map(|before| &before.users));
+        intents.push(intent.ok_or_else(wrong)?);
     }
     Ok((u64::from_le_bytes(*position), intents))
+}
+
+fn read_intent(version: u8, rest: &mut &[u8], before: Option<&Users>) -> Option<Intent> {
+    let mut kind = INTENDED_MESSAGE;
+    if version >= INTENTS_VERSION {
+        let (&what, after) = rest.split_first()?;
+        (kind, *rest) = (what, after);
+    }
+    let (conversation, after) = rest.split_first_chunk::<16>()?;
+    let (seq, after) = after.split_first_chunk::<8>()?;
+    *rest = after;
+    let conversation = ConversationId(u128::from_le_bytes(*conversation));
+    let seq = Seq(u64::from_le_bytes(*seq));
+    let what = match kind {
+        INTENDED_MESSAGE => Intended::Message { conversation, seq },
+        INTENDED_READ => {
+            let ordinal = entry::varint(rest)?;
+            Intended::Read(OwnMark { conversation, up_to: seq, ordinal })
+        }
+        _ => return None,
+    };
+    let users = if version < INTENTS_OF_USERS_VERSION {
+        let (user, after) = rest.split_first_chunk::<8>()?;
+        *rest = after;
+        Users::from_slice(&[UserId(u64::from_le_bytes(*user))])
+    } else {
+        read_users(rest, before)?
+    };
+    Some(Intent { what, users })
 }
 
 fn read_users(rest: &mut &[u8], before: Option<&Users>) -> Option<Users> {
@@ -334,7 +392,12 @@ mod tests {
     #[test]
     fn a_changed_byte_is_noticed_wherever_it_is() {
         let users = Users::from_slice(&[UserId(3), UserId(300)]);
-        let value = seal_intents(9, &[Intent { conversation: ConversationId(1), seq: Seq(2), users }]);
+        let read = OwnMark { conversation: ConversationId(1), up_to: Seq(2), ordinal: 300 };
+        let one = Users::from_slice(&[UserId(3)]);
+        let value = seal_intents(
+            9,
+            &[message_intent(1, 2, users), Intent { what: Intended::Read(read), users: one }],
+        );
         assert_eq!(open_intents(b"k", &value).unwrap().0, 9);
         for at in 0..value.len() {
             let mut bytes = value.to_vec();
@@ -354,10 +417,12 @@ mod tests {
         let intents: Vec<_> = [&[3][..], &[3], &[1, 2, u64::MAX], &[1, 2, u64::MAX], &[3]]
             .into_iter()
             .zip(1..)
-            .map(|(users, n)| Intent {
-                conversation: ConversationId(n.into()),
-                seq: Seq(n + 1),
-                users: users.iter().map(|&user| UserId(user)).collect(),
+            .map(|(users, n): (_, u64)| {
+                let users = users.iter().map(|&user| UserId(user)).collect();
+                let conversation = ConversationId(n.into());
+                let read = OwnMark { conversation, up_to: Seq(n), ordinal: n << 20 };
+                let message = Intended::Message { conversation, seq: Seq(n + 1) };
+                Intent { what: if n % 2 == 0 { Intended::Read(read) } else { message }, users }
             })
             .collect();
         assert_eq!(open_intents(b"k", &seal_intents(77, &intents)).unwrap(), (77, intents));
@@ -374,21 +439,30 @@ mod tests {
                 payload.put_u64_le(n + 20);
             }
         });
-        let intent = |n: u64| Intent {
-            conversation: ConversationId(n.into()),
-            seq: Seq(n + 10),
-            users: Users::from_slice(&[UserId(n + 20)]),
-        };
+        let intent = |n: u64| message_intent(n.into(), n + 10, Users::from_slice(&[UserId(n + 20)]));
         assert_eq!(open_intents(b"k", &value).unwrap(), (9, vec![intent(1), intent(2)]));
+        // Of the second one.
+        let mut value = BytesMut::from(&[0; ENVELOPE_BYTES][..]);
+        value.put_u64_le(9);
+        value.put_u128_le(1);
+        value.put_u64_le(11);
+        value.put_slice(&[1, 21]);
+        value.put_u128_le(2);
+        value.put_u64_le(12);
+        value.put_u8(0);
+        sign(INTENTS_OF_USERS_VERSION, &mut value);
+        let again = message_intent(2, 12, Users::from_slice(&[UserId(21)]));
+        assert_eq!(open_intents(b"k", &value.freeze()).unwrap(), (9, vec![intent(1), again]));
+    }
+
+    fn message_intent(conversation: u128, seq: u64, users: Users) -> Intent {
+        let what = Intended::Message { conversation: ConversationId(conversation), seq: Seq(seq) };
+        Intent { what, users }
     }
 
     #[test]
     fn the_users_of_a_group_are_few_bytes_each_and_stand_once_per_batch() {
-        let intent = |seq: u64| Intent {
-            conversation: ConversationId(7),
-            seq: Seq(seq),
-            users: (1..=250).map(|user| UserId(user * 40)).collect(),
-        };
+        let intent = |seq: u64| message_intent(7, seq, (1..=250).map(|user| UserId(user * 40)).collect());
         let one = seal_intents(1, &[intent(1)]).len();
         let hundred = seal_intents(1, &(1..=100).map(intent).collect::<Vec<_>>()).len();
         assert!(one <= 300, "{one} bytes");

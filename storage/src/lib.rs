@@ -12,6 +12,7 @@ mod entry;
 mod error;
 mod group;
 mod heads;
+mod inbox;
 mod layout;
 mod options;
 mod sessions;

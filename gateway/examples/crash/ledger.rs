@@ -113,6 +113,7 @@ impl Side {
 fn message_of(event: &chat::Event) -> Option<&chat::Message> {
     match event.entry.as_ref()?.kind.as_ref()? {
         chat::entry::Kind::Message(message) => Some(message),
+        chat::entry::Kind::Read(_) => None,
     }
 }
 

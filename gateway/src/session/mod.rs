@@ -840,6 +840,7 @@ impl EntryJson {
 fn message_of(entry: &bytes::Bytes) -> Option<chat::Message> {
     match chat::Entry::decode(entry.clone()).ok()?.kind? {
         chat::entry::Kind::Message(message) => Some(message),
+        chat::entry::Kind::Read(_) => None,
     }
 }
 

@@ -453,7 +453,7 @@ pub struct Event {
 /// What happened for one user.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Entry {
-    #[prost(oneof = "entry::Kind", tags = "1")]
+    #[prost(oneof = "entry::Kind", tags = "1, 2")]
     pub kind: ::core::option::Option<entry::Kind>,
 }
 /// Nested message and enum types in `Entry`.
@@ -462,7 +462,22 @@ pub mod entry {
     pub enum Kind {
         #[prost(message, tag = "1")]
         Message(super::Message),
+        /// The user has read on, on whichever device.
+        #[prost(message, tag = "2")]
+        Read(super::ReadMark),
     }
+}
+/// How far the user has read a conversation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadMark {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    /// The `seq` of the message.
+    #[prost(uint64, tag = "2")]
+    pub up_to: u64,
+    /// The `ordinal` of that message: the conversation's last `ordinal` less this is how many are unread.
+    #[prost(uint64, tag = "3")]
+    pub ordinal: u64,
 }
 /// A message of a conversation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -491,6 +506,10 @@ pub struct Message {
     /// `deleted` body.
     #[prost(uint64, optional, tag = "10")]
     pub changed_by: ::core::option::Option<u64>,
+    /// How many messages the conversation has up to here: this one counts if it is something that somebody has said, not
+    /// if it changes an earlier message or the group.
+    #[prost(uint64, optional, tag = "11")]
+    pub ordinal: ::core::option::Option<u64>,
 }
 /// A part of a conversation.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -21,9 +21,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
     Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
-    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, Receipts,
-    ReceiptsRequest, RemoveMember, Rename, Renamed, Role, RoleSet, Send, ServerFrame, SetRole, Sync, Typing,
-    UserTyping, Welcome, body, client_frame, content, entry, server_frame,
+    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
+    Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, Role, RoleSet, Send, ServerFrame, SetRole,
+    Sync, Typing, UserTyping, Welcome, body, client_frame, content, entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -131,8 +131,9 @@ object!(Event { "rev" => rev, "entry" => entry });
 object!(Message {
     "conversation" => conversation, "seq" => seq, "messageId" => message_id, "sender" => sender,
     "clientId" => client_id, "device" => device, "timeMs" => time_ms, "body" => body, "replyTo" => reply_to,
-    "changedBy" => changed_by,
+    "changedBy" => changed_by, "ordinal" => ordinal,
 });
+object!(ReadMark { "conversation" => conversation, "upTo" => up_to, "ordinal" => ordinal });
 object!(History { "conversation" => conversation, "messages" => messages, "head" => head, "end" => end });
 object!(Page { "events" => events, "head" => head, "live" => live });
 object!(Gap { "from" => from, "to" => to, "why" => why });
@@ -159,7 +160,7 @@ one_of!(Body.kind: body::Kind {
     "renamed" => Renamed, "roleSet" => RoleSet, "edited" => Edited, "deleted" => Deleted,
 });
 one_of!(Content.kind: content::Kind { "text" => Text, "custom" => Custom, "media" => Media });
-one_of!(Entry.kind: entry::Kind { "message" => Message });
+one_of!(Entry.kind: entry::Kind { "message" => Message, "read" => Read });
 
 /// Reads one object and nothing after it.
 pub(super) fn from_slice<T: Object>(bytes: &[u8]) -> Result<T, serde_json::Error> {

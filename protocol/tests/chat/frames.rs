@@ -4,9 +4,9 @@ use bytes::Bytes;
 use holdfast_protocol::chat::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
     Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
-    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, Receipts,
-    ReceiptsRequest, RemoveMember, Rename, Renamed, RoleSet, Send, ServerFrame, SetRole, Sync, Typing,
-    UserTyping, Welcome, body, client_frame, content, entry, server_frame,
+    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
+    Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, RoleSet, Send, ServerFrame, SetRole, Sync,
+    Typing, UserTyping, Welcome, body, client_frame, content, entry, server_frame,
 };
 use proptest::prelude::*;
 use prost_reflect::DescriptorPool;
@@ -95,7 +95,8 @@ fn body() -> impl Strategy<Value = Body> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    let changes = (prop::option::of(number()), prop::option::of(number()));
+    let optional = || prop::option::of(number());
+    let changes = (optional(), optional(), optional());
     (text(), number(), number(), number(), text(), text(), number(), prop::option::of(body()), changes)
         .prop_map(
             |(
@@ -107,7 +108,7 @@ fn message() -> impl Strategy<Value = Message> {
                 device,
                 time_ms,
                 body,
-                (reply_to, changed_by),
+                (reply_to, changed_by, ordinal),
             )| {
                 Message {
                     conversation,
@@ -120,13 +121,18 @@ fn message() -> impl Strategy<Value = Message> {
                     body,
                     reply_to,
                     changed_by,
+                    ordinal,
                 }
             },
         )
 }
 
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {
-    prop::option::of(message()).prop_map(|message| Entry { kind: message.map(entry::Kind::Message) })
+    let read = (text(), number(), number()).prop_map(|(conversation, up_to, ordinal)| {
+        entry::Kind::Read(ReadMark { conversation, up_to, ordinal })
+    });
+    let kind = prop_oneof![4 => message().prop_map(entry::Kind::Message), 1 => read];
+    prop::option::of(kind).prop_map(|kind| Entry { kind })
 }
 
 fn event() -> impl Strategy<Value = Event> {

@@ -276,9 +276,10 @@ fn write_buffer_bytes(config: &Config) -> u64 {
 /// When the write buffer of a table is full.
 fn buffer_bytes(table: Table, config: &Config) -> u64 {
     let share = match table {
-        Table::Inbox => 37,
-        Table::Messages => 25,
-        Table::Dedupe => 18,
+        Table::Messages => 28,
+        Table::Copies => 22,
+        Table::Inbox => 16,
+        Table::Dedupe => 14,
         Table::Cursors => 8,
         Table::FanOut => 5,
         Table::State => 3,

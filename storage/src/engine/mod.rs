@@ -28,7 +28,7 @@ pub enum Table {
     Messages,
     /// (fingerprint of conversation, sender, device and client id) → (message id, seq).
     Dedupe,
-    /// (user, rev) → entry.
+    /// (user, rev) → which messages, and how far the user has read.
     Inbox,
     /// (target database, slot) → which messages for which users.
     FanOut,
@@ -42,11 +42,13 @@ pub enum Table {
     Amended,
     /// (conversation, user) → (seq of the last message that the user has read).
     Receipts,
+    /// (conversation, seq) → entry; of conversations of other databases.
+    Copies,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Messages,
         Self::Dedupe,
         Self::Inbox,
@@ -56,6 +58,7 @@ impl Table {
         Self::Groups,
         Self::Amended,
         Self::Receipts,
+        Self::Copies,
     ];
 
     /// Its name on disk.
@@ -71,6 +74,7 @@ impl Table {
             Self::Groups => "groups",
             Self::Amended => "amended",
             Self::Receipts => "receipts",
+            Self::Copies => "copies",
         }
     }
 }

@@ -4,12 +4,14 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use holdfast_protocol::id::Rev;
+use holdfast_protocol::id::{ConversationId, Rev, Seq, UserId};
 
 use super::{Effects, Health, Worker};
-use crate::command::{Command, FanOut, Users};
+use crate::command::{Arrival, Command, FanOut, OwnMark, Users};
 use crate::engine::{Batch, Store, StoreError, Table, Visit};
-use crate::layout::{self, Intent, RING};
+use crate::entry::MessageEntry;
+use crate::inbox::{Facts, Item};
+use crate::layout::{self, Intended, Intent, RING};
 
 /// The log for one target.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(super) struct Outgoing {
     on_the_way: VecDeque<u64>,
     /// What the present batch adds.
     intents: Vec<Intent>,
-    entries: Vec<(Users, Bytes)>,
+    entries: Vec<(Users, Arrival)>,
     /// Entries that need not be read back: those of the last batch, or those that were refused.
     at_hand: Option<Stretch>,
 }
@@ -41,7 +43,7 @@ struct Stretch {
     previous: u64,
     /// The last one.
     position: u64,
-    entries: Vec<(Users, Bytes)>,
+    entries: Vec<(Users, Arrival)>,
 }
 
 impl Outgoing {
@@ -91,8 +93,8 @@ impl Outgoing {
         self.greeted && self.sent < self.head && (self.on_the_way.len() as u64) < window
     }
 
-    pub(super) fn intend(&mut self, intent: Intent, sealed: Bytes) {
-        self.entries.push((intent.users.clone(), sealed));
+    pub(super) fn intend(&mut self, intent: Intent, arrival: Arrival) {
+        self.entries.push((intent.users.clone(), arrival));
         self.intents.push(intent);
     }
 
@@ -139,14 +141,18 @@ impl Outgoing {
         while position < self.head && bytes < most_bytes {
             position += 1;
             for intent in read_intents(store, target, position)? {
-                let key = layout::message_key(intent.conversation, intent.seq);
-                let sealed = store.get(Table::Messages, &key)?;
-                let sealed = sealed.ok_or_else(|| {
-                    layout::corrupt(Table::Messages, &key, "an intent names it, but it is not there")
-                })?;
-                layout::open(Table::Messages, &key, &sealed)?;
-                bytes += sealed.len();
-                entries.push((intent.users, sealed));
+                let arrival = match intent.what {
+                    Intended::Message { conversation, seq } => {
+                        let sealed = read_intended(store, conversation, seq)?;
+                        bytes += sealed.len();
+                        Arrival::Message(sealed)
+                    }
+                    Intended::Read(mark) => {
+                        bytes += size_of::<OwnMark>();
+                        Arrival::Read(mark)
+                    }
+                };
+                entries.push((intent.users, arrival));
             }
         }
         Ok(Stretch { previous: self.sent, position, entries })
@@ -181,6 +187,16 @@ fn read_intents(store: &impl Store, target: u16, position: u64) -> Result<Vec<In
         (found, intents) if found == position => Ok(intents),
         _ => Err(layout::corrupt(Table::FanOut, &key, "the slot holds another position")),
     }
+}
+
+/// The message that an intent names, as it is stored.
+fn read_intended(store: &impl Store, conversation: ConversationId, seq: Seq) -> Result<Bytes, StoreError> {
+    let key = layout::message_key(conversation, seq);
+    let sealed = store.get(Table::Messages, &key)?;
+    let sealed = sealed
+        .ok_or_else(|| layout::corrupt(Table::Messages, &key, "an intent names it, but it is not there"))?;
+    layout::open(Table::Messages, &key, &sealed)?;
+    Ok(sealed)
 }
 
 /// What is known of one source.
@@ -264,11 +280,9 @@ impl<S: Store> Worker<S> {
             return;
         }
         // All heads first: either the whole position is applied or nothing of it.
-        let users = || {
-            fan_out.entries.iter().flat_map(|(users, sealed)| users.iter().map(move |&user| (user, sealed)))
-        };
+        let users = || fan_out.entries.iter().flat_map(|(users, _)| users.iter().copied());
         let mut revs: Vec<Rev> = Vec::with_capacity(fan_out.entries.len());
-        for (user, _) in users() {
+        for user in users() {
             match self.head(user) {
                 Ok(head) => {
                     self.revs.set(user, head.next().0);
@@ -276,18 +290,47 @@ impl<S: Store> Worker<S> {
                 }
                 Err(error) => {
                     // The last one first, so that a user's first one is what stays.
-                    for ((user, _), rev) in users().zip(revs).collect::<Vec<_>>().into_iter().rev() {
+                    for (user, rev) in users().zip(revs).collect::<Vec<_>>().into_iter().rev() {
                         self.revs.set(user, rev.0 - 1);
                     }
                     return self.fail(&error);
                 }
             }
         }
-        for ((user, sealed), rev) in users().zip(revs) {
-            self.append(user, rev, sealed.clone());
+        let mut revs = revs.into_iter();
+        for (users, arrival) in &fan_out.entries {
+            self.arrive(users, revs.by_ref(), arrival);
         }
         self.incoming[source].applying = fan_out.position;
         self.incoming[source].owed = true;
+    }
+
+    /// Something for these users, at these places of their inboxes.
+    fn arrive(&mut self, users: &[UserId], revs: impl Iterator<Item = Rev>, arrival: &Arrival) {
+        match arrival {
+            Arrival::Message(sealed) => {
+                let bytes = layout::entry_of(sealed);
+                let Some(entry) = MessageEntry::decode(&bytes) else {
+                    debug_assert!(
+                        false,
+                        "invariant: the source has made it, and checked it if it was on disk"
+                    );
+                    return;
+                };
+                let facts = Facts::of(&entry);
+                let key = layout::message_key(facts.conversation, facts.seq);
+                self.batch.put(Table::Copies, key, sealed.clone());
+                for (&user, rev) in users.iter().zip(revs) {
+                    self.append(user, rev, &facts.item_for(user), bytes.clone());
+                }
+            }
+            Arrival::Read(mark) => {
+                let bytes = mark.entry();
+                for (&user, rev) in users.iter().zip(revs) {
+                    self.append(user, rev, &Item::Read(*mark), bytes.clone());
+                }
+            }
+        }
     }
 
     /// A target has made everything up to `position` durable.

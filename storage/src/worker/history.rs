@@ -25,7 +25,7 @@ impl<S: Store> Worker<S> {
     fn read_history(&mut self, request: &HistoryRequest) -> Result<Delivery, Refusal> {
         let &HistoryRequest { user, session, conversation, from, limit } = request;
         let visible_from = self.visible_from(conversation, user)?;
-        let head = self.last_seq(conversation).map_err(|error| self.unreadable(&error))?;
+        let head = self.tip(conversation).map_err(|error| self.unreadable(&error))?.seq;
         let (most, page_bytes) = (self.identity.limits.history_messages, self.identity.limits.page_bytes);
         let most = u64::from(limit.clamp(1, most));
         let (first, last) = match from {

@@ -52,7 +52,8 @@ use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 use crate::command::{
     ClientId, Command, Delivery, HistoryRequest, Notice, ReceiptsRequest, Refusal, Register, SessionAddress,
 };
-use crate::engine::{Batch, Store, StoreError, Table};
+use crate::engine::{Batch, Key, Store, StoreError, Table};
+use crate::entry::MessageEntry;
 use crate::heads::Heads;
 use crate::layout::{self, Fingerprint, Known};
 use crate::options::Limits;
@@ -64,6 +65,7 @@ mod fan_out;
 mod groups;
 mod history;
 mod hot_pages;
+mod inboxes;
 mod lanes;
 mod notes;
 mod receipts;
@@ -78,6 +80,7 @@ use fan_out::{Incoming, Outgoing};
 use groups::Groups;
 pub(crate) use history::open_amended;
 use hot_pages::HotPages;
+use inboxes::{Staged, Tip};
 use lanes::Lanes;
 use receipts::FreshMarks;
 pub(crate) use receipts::{open_receipt, receipt_keys};
@@ -149,8 +152,8 @@ pub struct Worker<S> {
     ids: Snowflake,
     /// The last id that was given out, in this batch included.
     last_id: Option<MessageId>,
-    seqs: Heads<ConversationId>,
-    revs: Heads<UserId>,
+    tips: Heads<ConversationId, Tip>,
+    revs: Heads<UserId, u64>,
     groups: Groups,
     hot_pages: HotPages,
     /// Messages of the present batch.
@@ -158,6 +161,8 @@ pub struct Worker<S> {
     fresh_marks: FreshMarks,
 
     batch: Batch,
+    /// Inbox records that the present batch is going to have.
+    staged: Staged,
     pending: Vec<Pending>,
     messages: u64,
     entries: u64,
@@ -242,13 +247,14 @@ impl<S: Store> Worker<S> {
             retried_ms: 0,
             ids: Snowflake::new(number, last_id),
             last_id,
-            seqs: Heads::new(heads),
+            tips: Heads::new(heads),
             revs: Heads::new(heads),
             groups: Groups::default(),
             hot_pages: HotPages::default(),
             fresh: HashMap::new(),
             fresh_marks: FreshMarks::new(),
             batch: Batch::default(),
+            staged: Staged::default(),
             pending: Vec::new(),
             messages: 0,
             entries: 0,
@@ -439,6 +445,7 @@ impl<S: Store> Worker<S> {
         {
             self.cursors.flush(&self.store, limits.devices, &mut self.batch, self.now_ms)?;
         }
+        self.staged.stage_into(&mut self.batch);
         for (target, out) in (0..).zip(&self.outgoing) {
             out.stage_into(target, &mut self.batch);
         }
@@ -462,7 +469,7 @@ impl<S: Store> Worker<S> {
         self.fresh_marks.clear();
         self.messages = 0;
         self.entries = 0;
-        self.seqs.commit();
+        self.tips.commit();
         self.revs.commit();
         self.groups.commit();
         self.cursors.commit();
@@ -487,13 +494,14 @@ impl<S: Store> Worker<S> {
             }
         }
         self.batch.clear();
+        self.staged.abandon();
         self.pending.clear();
         self.notes.iter_mut().for_each(Vec::clear);
         self.fresh.clear();
         self.fresh_marks.clear();
         self.messages = 0;
         self.entries = 0;
-        self.seqs.forget();
+        self.tips.forget();
         self.revs.forget();
         self.groups.forget();
         self.hot_pages.forget();
@@ -540,7 +548,7 @@ impl<S: Store> Worker<S> {
         match reopened {
             Ok(()) => {
                 self.health = Health::Good;
-                self.seqs.forget();
+                self.tips.forget();
                 self.revs.forget();
                 self.groups.forget();
                 self.hot_pages.forget();
@@ -586,25 +594,30 @@ impl<S: Store> Worker<S> {
         }
         let first = layout::inbox_key(user, Rev(1));
         let last = layout::inbox_key(user, Rev(u64::MAX));
-        let head = read_head(&self.store, Table::Inbox, &first, &last)?;
-        if head > 0 {
-            self.revs.keep(user, head);
-        }
+        let Some((key, _)) = read_last(&self.store, Table::Inbox, &first, &last)? else {
+            return Ok(Rev(0));
+        };
+        let head = layout::key_number(Table::Inbox, &key)?;
+        self.revs.keep(user, head);
         Ok(Rev(head))
     }
 
-    /// The last `seq` of a conversation, the present batch included.
-    fn last_seq(&mut self, conversation: ConversationId) -> Result<Seq, StoreError> {
-        if let Some(head) = self.seqs.get(conversation) {
-            return Ok(Seq(head));
+    /// The end of a conversation's log, the present batch included.
+    fn tip(&mut self, conversation: ConversationId) -> Result<Tip, StoreError> {
+        if let Some(tip) = self.tips.get(conversation) {
+            return Ok(tip);
         }
         let first = layout::message_key(conversation, Seq(1));
         let last = layout::message_key(conversation, Seq(u64::MAX));
-        let head = read_head(&self.store, Table::Messages, &first, &last)?;
-        if head > 0 {
-            self.seqs.keep(conversation, head);
-        }
-        Ok(Seq(head))
+        let Some((key, value)) = read_last(&self.store, Table::Messages, &first, &last)? else {
+            return Ok(Tip::default());
+        };
+        let bytes = layout::open(Table::Messages, &key, &value)?;
+        let entry = MessageEntry::decode(&bytes)
+            .ok_or_else(|| layout::corrupt(Table::Messages, &key, "it is no entry"))?;
+        let tip = Tip { seq: Seq(layout::key_number(Table::Messages, &key)?), ordinal: entry.ordinal() };
+        self.tips.keep(conversation, tip);
+        Ok(tip)
     }
 
     fn owner_of(&self, user: UserId) -> u16 {
@@ -612,14 +625,16 @@ impl<S: Store> Worker<S> {
     }
 }
 
-/// The number of the last key of `first..=last`; 0 if there is none. Sequences are dense from 1, so without the first
-/// there is none, and that is a question which the engine's filters answer without reading.
-fn read_head(store: &impl Store, table: Table, first: &[u8], last: &[u8]) -> Result<u64, StoreError> {
+/// The last record of `first..=last`, if there is one. Sequences begin with a record at 1, so without the first there is
+/// none, and that is a question which the engine's filters answer without reading.
+fn read_last(
+    store: &impl Store,
+    table: Table,
+    first: &[u8],
+    last: &[u8],
+) -> Result<Option<(Key, Bytes)>, StoreError> {
     if store.get(table, first)?.is_none() {
-        return Ok(0);
+        return Ok(None);
     }
-    match store.last(table, first, last)? {
-        Some((key, _)) => layout::key_number(table, &key),
-        None => Ok(0),
-    }
+    store.last(table, first, last)
 }

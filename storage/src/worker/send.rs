@@ -8,12 +8,13 @@ use holdfast_protocol::id::{ConversationId, Rev, Seq, Snowflake, UserId};
 use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::{Health, Pending, Worker, history};
-use crate::command::{Act, Delivery, Refusal, SendMessage, Users};
+use super::{Health, Pending, Tip, Worker, history};
+use crate::command::{Act, Arrival, Delivery, Refusal, SendMessage, Users};
 use crate::engine::{Key, Store, StoreError, Table};
 use crate::entry::MessageEntry;
 use crate::group::{Group, GroupChange};
-use crate::layout::{self, Intent, Known};
+use crate::inbox::{self, Facts};
+use crate::layout::{self, Intended, Intent, Known};
 
 /// 2090: later than any right clock, earlier than the end of the ids.
 const LATEST_MS: u64 = Snowflake::EPOCH_MS + (64 * 365 * 24 * 3_600_000);
@@ -27,14 +28,12 @@ struct Event {
     group: Option<Group>,
     /// Who is not in it any more.
     gone: Option<UserId>,
-    /// The message that it changes.
-    amends: Option<Seq>,
 }
 
 /// Who gets an event, by where their inboxes are.
-struct Recipients {
-    here: SmallVec<[(UserId, Rev); 2]>,
-    elsewhere: SmallVec<[(u16, Users); 2]>,
+pub(super) struct Recipients {
+    pub(super) here: SmallVec<[(UserId, Rev); 2]>,
+    pub(super) elsewhere: SmallVec<[(u16, Users); 2]>,
 }
 
 impl<S: Store> Worker<S> {
@@ -72,7 +71,8 @@ impl<S: Store> Worker<S> {
             self.counters.duplicates.add(1);
             return Ok(known);
         }
-        let last = self.last_seq(conversation).map_err(|error| self.unreadable(&error))?;
+        let tip = self.tip(conversation).map_err(|error| self.unreadable(&error))?;
+        let last = tip.seq;
         let dedupe_key = layout::dedupe_key(&fingerprint);
         if last > Seq(0) {
             let value =
@@ -105,14 +105,16 @@ impl<S: Store> Worker<S> {
             body: &event.body,
             reply_to: event.reply_to,
             changed_by: None,
+            ordinal: Some(tip.ordinal + u64::from(inbox::says_something(&event.body))),
         };
         let sealed = layout::seal_entry(&entry);
+        let facts = Facts::of(&entry);
         self.batch.put(Table::Messages, layout::message_key(conversation, seq), sealed.clone());
         self.batch.put(Table::Dedupe, dedupe_key, known.seal());
         self.fresh.insert(fingerprint, known);
-        self.seqs.set(conversation, seq.0);
+        self.tips.set(conversation, Tip { seq, ordinal: facts.ordinal });
         self.messages += 1;
-        if let Some(amended) = event.amends {
+        if let Some(amended) = facts.amends {
             let key = layout::message_key(conversation, amended);
             self.batch.put(Table::Amended, key, layout::seal_numbers([seq.0]));
         }
@@ -123,12 +125,13 @@ impl<S: Store> Worker<S> {
         if let Some(gone) = event.gone {
             self.remove_mark(conversation, gone);
         }
+        let bytes = layout::entry_of(&sealed);
         for (user, rev) in here {
-            self.append(user, rev, sealed.clone());
+            self.append(user, rev, &facts.item_for(user), bytes.clone());
         }
         for (target, users) in elsewhere {
-            let intent = Intent { conversation, seq, users };
-            self.outgoing[usize::from(target)].intend(intent, sealed.clone());
+            let intent = Intent { what: Intended::Message { conversation, seq }, users };
+            self.outgoing[usize::from(target)].intend(intent, Arrival::Message(sealed.clone()));
         }
         Ok(known)
     }
@@ -161,8 +164,7 @@ impl<S: Store> Worker<S> {
             }
         };
         let is_there = |seq: Seq| (visible_from..=last).contains(&seq);
-        let event =
-            Event { body: Bytes::new(), reply_to: None, recipients, group: None, gone: None, amends: None };
+        let event = Event { body: Bytes::new(), reply_to: None, recipients, group: None, gone: None };
         match &message.act {
             Act::Say { body, reply_to } => match *reply_to {
                 Some(seq) if !is_there(seq) => Err(Refusal::UnknownMessage),
@@ -188,7 +190,7 @@ impl<S: Store> Worker<S> {
                 if author != sender && !moderates {
                     return Err(Refusal::NotAllowed);
                 }
-                Ok(Event { body: encode(kind), amends: Some(seq), ..event })
+                Ok(Event { body: encode(kind), ..event })
             }
             Act::Group(_) => unreachable!("judged above"),
         }
@@ -211,7 +213,7 @@ impl<S: Store> Worker<S> {
             let at = recipients.partition_point(|&user| user < gone);
             recipients.insert(at, gone);
         }
-        Ok(Event { body: encode(kind), reply_to: None, recipients, group: Some(after), gone, amends: None })
+        Ok(Event { body: encode(kind), reply_to: None, recipients, group: Some(after), gone })
     }
 
     /// Who wrote a message that can be edited or taken back.
@@ -222,7 +224,7 @@ impl<S: Store> Worker<S> {
             let entry = layout::open(Table::Messages, &key, &sealed)?;
             let entry = MessageEntry::decode(&entry)
                 .ok_or_else(|| layout::corrupt(Table::Messages, &key, "it is no entry"))?;
-            if !is_message(entry.body) {
+            if !inbox::says_something(entry.body) {
                 return Ok(None);
             }
             let Some(by) = self.pending_or_stored(Table::Amended, &key)? else {
@@ -242,7 +244,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// A value as the present batch leaves it.
-    fn pending_or_stored(&self, table: Table, key: &Key) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn pending_or_stored(&self, table: Table, key: &Key) -> Result<Option<Bytes>, StoreError> {
         let pending =
             self.batch.writes().iter().rev().find(|write| write.table == table && write.key == *key);
         match pending {
@@ -252,7 +254,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// Where the inboxes of these users are, and what is next in those of this database.
-    fn locate(&mut self, users: &Users) -> Result<Recipients, Refusal> {
+    pub(super) fn locate(&mut self, users: &Users) -> Result<Recipients, Refusal> {
         let mut recipients = Recipients { here: SmallVec::new(), elsewhere: SmallVec::new() };
         for &user in users {
             let owner = self.owner_of(user);
@@ -286,15 +288,6 @@ impl<S: Store> Worker<S> {
         }
     }
 
-    /// Puts an entry into a user's inbox.
-    pub(super) fn append(&mut self, user: UserId, rev: Rev, sealed: Bytes) {
-        let entry = layout::entry_of(&sealed);
-        self.batch.put(Table::Inbox, layout::inbox_key(user, rev), sealed);
-        self.revs.set(user, rev.0);
-        self.entries += 1;
-        self.pending.push(Pending::Event { user, rev, entry });
-    }
-
     /// One thing cannot be read: this request is refused, others may go on.
     pub(super) fn unreadable(&self, error: &StoreError) -> Refusal {
         tracing::error!(worker = self.identity.number, %error, "a request is refused");
@@ -311,10 +304,4 @@ fn visible_from(group: Option<&Group>, user: UserId) -> Result<Seq, Refusal> {
 
 fn encode(kind: body::Kind) -> Bytes {
     chat::Body { kind: Some(kind) }.encode_to_vec().into()
-}
-
-/// Whether a body is something that a user has said, not something that has happened.
-fn is_message(body: &[u8]) -> bool {
-    let kind = chat::Body::decode(body).ok().and_then(|body| body.kind);
-    matches!(kind, Some(body::Kind::Text(_) | body::Kind::Custom(_) | body::Kind::Media(_)))
 }

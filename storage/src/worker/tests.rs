@@ -10,6 +10,7 @@ use crate::command::{Act, FanOut, Note, Register, SendMessage};
 use crate::engine::memory::{Fault, Memory};
 
 pub(crate) mod groups;
+mod inboxes;
 pub(crate) mod receipts;
 mod typing;
 

@@ -8,15 +8,11 @@ use holdfast_protocol::id::{DeviceId, Rev, UserId};
 
 use super::{Effects, Health, Wanted, Worker};
 use crate::command::{Delivery, Refusal, Register, SessionAddress};
-use crate::engine::{Store, StoreError, Table, Visit};
-use crate::layout;
+use crate::engine::Store;
 use crate::sessions::{Mode, Registration};
 
 /// Sessions that one turn looks at after a failed batch.
 const DOUBTS_PER_TURN: u32 = 1_000;
-
-/// Entries of a page.
-type Entries = Vec<(Rev, Bytes)>;
 
 impl<S: Store> Worker<S> {
     pub(super) fn register(&mut self, request: &Register, effects: &mut impl Effects) {
@@ -234,51 +230,5 @@ impl<S: Store> Worker<S> {
         self.counters.pages.add(1);
         self.lanes.answer(session.shard, Delivery::Page { session, entries, head, live }, effects);
         bytes
-    }
-
-    fn read_page(
-        &self,
-        user: UserId,
-        after: Rev,
-        head: Rev,
-        limit: u32,
-    ) -> Result<(Entries, usize), StoreError> {
-        let limits = &self.identity.limits;
-        let most = if limit == 0 { limits.page_entries } else { limit.min(limits.page_entries) } as usize;
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        if after == head {
-            return Ok((entries, bytes));
-        }
-        let mut failed = None;
-        let (from, to) = (layout::inbox_key(user, after.next()), layout::inbox_key(user, head));
-        self.store.scan(Table::Inbox, &from, &to, &mut |key, value| {
-            let expected = Rev(after.0 + 1 + entries.len() as u64);
-            let read = layout::open(Table::Inbox, key, &value)
-                .and_then(|entry| Ok((Rev(layout::key_number(Table::Inbox, key)?), entry)));
-            match read {
-                Ok((rev, entry)) if rev == expected => {
-                    if !entries.is_empty() && bytes + entry.len() > limits.page_bytes {
-                        return Visit::Enough;
-                    }
-                    bytes += entry.len();
-                    entries.push((rev, entry));
-                    if entries.len() == most { Visit::Enough } else { Visit::More }
-                }
-                Ok(_) => {
-                    failed = Some(layout::corrupt(Table::Inbox, key, "an entry before it is missing"));
-                    Visit::Enough
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    Visit::Enough
-                }
-            }
-        })?;
-        match failed {
-            Some(error) => Err(error),
-            None if entries.is_empty() => Err(layout::corrupt(Table::Inbox, &from, "the entry is missing")),
-            None => Ok((entries, bytes)),
-        }
     }
 }

@@ -304,7 +304,7 @@ fn message(bytes: &Bytes) -> chat::Message {
     let entry = chat::Entry::decode(bytes.clone()).expect("entries are protobuf");
     match entry.kind {
         Some(entry::Kind::Message(message)) => message,
-        None => panic!("an entry without a kind"),
+        other => panic!("{other:?} is no message"),
     }
 }
 

@@ -609,8 +609,11 @@ impl Simulation {
                         assert!(both.contains(&low) && both.contains(&high), "{typing:?} for {it:?}");
                     }
                 }
+                Delivery::Note { note: Note::Read(mark), .. } => {
+                    assert_ne!(mark.user, it.user, "of one's own marks the inbox tells");
+                }
                 // What they say was written down.
-                Delivery::Note { note: Note::Read(_), .. } | Delivery::Receipts(_) => {}
+                Delivery::Receipts(_) => {}
                 Delivery::Gap { from, to, .. } => {
                     if it.live {
                         assert_eq!(from, it.last.next());
@@ -783,6 +786,7 @@ impl Simulation {
         // Somebody gets each event, so all inboxes together are the logs of all conversations.
         let mut logs: BTreeMap<ConversationId, BTreeMap<Seq, chat::Message>> = BTreeMap::new();
         let mut got: BTreeMap<(UserId, ConversationId), Vec<Seq>> = BTreeMap::new();
+        let mut reads: Vec<(UserId, chat::ReadMark)> = Vec::new();
         for user in (1..=USERS).map(UserId) {
             let head =
                 self.devices.iter().filter(|it| it.user == user).map(|it| it.last).max().unwrap_or_default();
@@ -790,7 +794,14 @@ impl Simulation {
             for rev in (1..=head.0).map(Rev) {
                 let entry = self.seen.get(&(user, rev)).expect("every device has everything");
                 let entry = chat::Entry::decode(entry.as_ref()).expect("an entry");
-                let Some(chat::entry::Kind::Message(message)) = entry.kind else { panic!("{entry:?}") };
+                let message = match entry.kind {
+                    Some(chat::entry::Kind::Message(message)) => message,
+                    Some(chat::entry::Kind::Read(mark)) => {
+                        reads.push((user, mark));
+                        continue;
+                    }
+                    None => panic!("{user:?} {rev:?} is empty"),
+                };
                 let conversation: ConversationId = message.conversation.parse().expect("a conversation");
                 let seq = Seq(message.seq);
                 got.entry((user, conversation)).or_default().push(seq);
@@ -805,9 +816,12 @@ impl Simulation {
             let mut expected: BTreeMap<UserId, Vec<Seq>> = BTreeMap::new();
             let mut once = BTreeSet::new();
             let mut last = Seq(0);
+            let mut ordinal = 0;
             for (&seq, message) in log {
                 assert_eq!(seq, last.next(), "without holes");
                 last = seq;
+                ordinal += u64::from(matches!(kind_of(message), body::Kind::Text(_)));
+                assert_eq!(message.ordinal, Some(ordinal), "{message:?}");
                 let name = (message.sender, message.device.clone(), message.client_id.clone());
                 assert!(once.insert(name), "{message:?} twice");
                 self.check_sent(conversation, seq, message);
@@ -820,6 +834,7 @@ impl Simulation {
                 assert_eq!(got, expected.get(&user), "user {user} in {conversation}");
             }
         }
+        self.check_reads(&logs, &reads);
         for place in self.accepted.keys() {
             let log = logs.get(&place.0);
             assert!(log.is_some_and(|log| log.contains_key(&place.1)), "{place:?} was confirmed and is lost");
@@ -827,6 +842,27 @@ impl Simulation {
         let mut places: BTreeMap<MessageId, (ConversationId, Seq)> = BTreeMap::new();
         for (&place, (message_id, _)) in &self.accepted {
             assert_eq!(places.insert(*message_id, place), None, "one id, one message");
+        }
+    }
+
+    /// What inboxes tell of their users' own marks: what was read is there, and of direct conversations, in which
+    /// everybody stays, nothing is missing and nothing goes back.
+    fn check_reads(
+        &self,
+        logs: &BTreeMap<ConversationId, BTreeMap<Seq, chat::Message>>,
+        reads: &[(UserId, chat::ReadMark)],
+    ) {
+        let mut last: BTreeMap<(ConversationId, UserId), Seq> = BTreeMap::new();
+        for (user, mark) in reads {
+            let conversation: ConversationId = mark.conversation.parse().expect("a conversation");
+            let read = logs.get(&conversation).and_then(|log| log.get(&Seq(mark.up_to)));
+            assert_eq!(read.and_then(|message| message.ordinal), Some(mark.ordinal), "{mark:?}");
+            let before = last.insert((conversation, *user), Seq(mark.up_to)).unwrap_or_default();
+            assert!(conversation.users().is_none() || Seq(mark.up_to) > before, "{mark:?} after {before}");
+        }
+        for (&(conversation, user), &told) in &self.marks {
+            let last = last.get(&(conversation, user)).copied().unwrap_or_default();
+            assert!(last >= told, "{user} was told of {told} in {conversation}, the inbox of {last}");
         }
     }
 
@@ -850,6 +886,10 @@ impl Simulation {
     }
 }
 
+fn kind_of(message: &chat::Message) -> &body::Kind {
+    message.body.as_ref().and_then(|body| body.kind.as_ref()).expect("every event has a body")
+}
+
 fn say(text: String) -> Act {
     let body = chat::Body { kind: Some(body::Kind::Text(text)) };
     Act::Say { body: body.encode_to_vec().into(), reply_to: None }
@@ -857,7 +897,7 @@ fn say(text: String) -> Act {
 
 /// Who must get an event, which may change who is in the group.
 fn recipients(members: &mut BTreeSet<UserId>, message: &chat::Message) -> BTreeSet<UserId> {
-    let kind = message.body.as_ref().and_then(|body| body.kind.as_ref()).expect("every event has a body");
+    let kind = kind_of(message);
     let sender = UserId(message.sender);
     let mut get = members.clone();
     match kind {

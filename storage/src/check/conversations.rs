@@ -1,0 +1,281 @@
+//! The logs of conversations, and what is kept beside them.
+
+use std::collections::BTreeMap;
+
+use holdfast_protocol::chat::{self, body};
+use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use holdfast_router::Key as RouteKey;
+use prost::Message as _;
+
+use super::{Checker, in_bites, slice_of, split_message_key};
+use crate::command::Users;
+use crate::engine::{Store, StoreError, Table, Visit};
+use crate::entry::MessageEntry;
+use crate::group::Group;
+use crate::inbox;
+use crate::layout::{self, Known};
+use crate::worker::{open_amended, open_receipt, receipt_keys};
+
+impl Checker {
+    pub(super) fn messages(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+    ) -> Result<(u64, MessageId), StoreError> {
+        let mut log = Log::default();
+        let mut newest = MessageId(0);
+        let mut count = 0;
+        in_bites(store, Table::Messages, 24, |key, value| {
+            count += 1;
+            let Some((at, seq)) = split_message_key(key) else {
+                self.problem(Some(number), format!("messages has a key of {} bytes", key.len()));
+                return Ok(());
+            };
+            if log.conversation != Some(at) {
+                let before = std::mem::replace(&mut log, Log { conversation: Some(at), ..Log::default() });
+                self.end_of_log(number, store, &before)?;
+                self.report.conversations += 1;
+                if self.assignment.owner(RouteKey::Conversation(at).slice()).0 != number {
+                    self.problem(Some(number), format!("conversation {at} belongs into another database"));
+                }
+            }
+            if seq != log.last.next() {
+                let last = log.last;
+                self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
+            }
+            log.last = seq;
+            self.report.messages += 1;
+            let bytes = match layout::open(Table::Messages, key, value) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.problem(Some(number), error.to_string());
+                    return Ok(());
+                }
+            };
+            let Some(entry) = MessageEntry::decode(&bytes) else {
+                self.problem(Some(number), format!("message {seq} of {at} is no entry"));
+                return Ok(());
+            };
+            if (entry.conversation, entry.seq) != (at, seq) {
+                let (says, which) = (entry.conversation, entry.seq);
+                self.problem(
+                    Some(number),
+                    format!("message {seq} of {at} says that it is {which} of {says}"),
+                );
+            }
+            if entry.message_id <= log.last_id {
+                self.problem(
+                    Some(number),
+                    format!("message {seq} of {at} has an id not above the one before"),
+                );
+            }
+            log.last_id = entry.message_id;
+            let ordinal = log.ordinal + u64::from(inbox::says_something(entry.body));
+            if entry.ordinal.is_some_and(|says| says != ordinal) {
+                let says = entry.ordinal();
+                let what =
+                    format!("message {seq} of {at} says that it is number {says}, but it is {ordinal}");
+                self.problem(Some(number), what);
+            }
+            log.ordinal = entry.ordinal();
+            newest = newest.max(log.last_id);
+            match log.recipients(&entry) {
+                Ok(users) => {
+                    for user in users {
+                        self.promised[slice_of(user)].add(user, &entry, &bytes);
+                    }
+                }
+                Err(what) => self.problem(Some(number), format!("message {seq} of {at} {what}")),
+            }
+            self.has_dedupe(number, store, &entry)
+        })?;
+        self.end_of_log(number, store, &log)?;
+        Ok((count, newest))
+    }
+
+    /// What is kept beside a conversation's log must be what the log says.
+    fn end_of_log(&mut self, number: u16, store: &impl Store, log: &Log) -> Result<(), StoreError> {
+        let Some(conversation) = log.conversation else { return Ok(()) };
+        if conversation.users().is_none() {
+            self.groups += 1;
+            let key = layout::group_key(conversation);
+            let kept = store.get(Table::Groups, &key)?.map(|value| Group::open(&key, &value)).transpose();
+            match kept {
+                Ok(Some(kept)) if kept == log.group => {}
+                Ok(_) => {
+                    self.problem(
+                        Some(number),
+                        format!("group {conversation} is not what its events make of it"),
+                    );
+                }
+                Err(error) => self.problem(Some(number), error.to_string()),
+            }
+        }
+        for (&seq, &by) in &log.amended {
+            self.amended += 1;
+            let key = layout::message_key(conversation, seq);
+            let kept = store.get(Table::Amended, &key)?.map(|value| open_amended(&key, &value)).transpose();
+            match kept {
+                Ok(kept) if kept == Some(by) => {}
+                Ok(_) => self.problem(
+                    Some(number),
+                    format!("message {seq} of {conversation} was changed by {by}, which is not known of it"),
+                ),
+                Err(error) => self.problem(Some(number), error.to_string()),
+            }
+        }
+        self.marks(number, store, conversation, log)
+    }
+
+    /// Only who is in a conversation has a mark in it, and none is beyond its end.
+    fn marks(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        conversation: ConversationId,
+        log: &Log,
+    ) -> Result<(), StoreError> {
+        let is_in = |user: UserId| match conversation.users() {
+            Some((low, high)) => user == low || user == high,
+            None => log.group.member(user).is_some(),
+        };
+        let (from, to) = receipt_keys(conversation);
+        let mut ordinals = Vec::new();
+        store.scan(Table::Receipts, &from, &to, &mut |key, value| {
+            self.receipts += 1;
+            let user = layout::key_number(Table::Receipts, key).map(UserId);
+            match user.and_then(|user| Ok((user, open_receipt(key, &value)?))) {
+                Ok((user, (read, ordinal))) if is_in(user) && read <= log.last => {
+                    if let Some(ordinal) = ordinal {
+                        self.marks[slice_of(user)].add_mark(user, conversation, read);
+                        ordinals.push((user, read, ordinal));
+                    }
+                }
+                Ok((user, (read, _))) => {
+                    let last = log.last;
+                    let what = format!(
+                        "user {user} has read {conversation} up to {read}, and either is not in it or it ends at {last}"
+                    );
+                    self.problem(Some(number), what);
+                }
+                Err(error) => self.problem(Some(number), error.to_string()),
+            }
+            Visit::More
+        })?;
+        for (user, read, says) in ordinals {
+            let key = layout::message_key(conversation, read);
+            let message = store.get(Table::Messages, &key)?.map(|sealed| layout::entry_of(&sealed));
+            let ordinal =
+                message.as_ref().and_then(|bytes| MessageEntry::decode(bytes)).map(|it| it.ordinal());
+            if ordinal != Some(says) {
+                let what =
+                    format!("user {user} has read {conversation} up to {read}, which is not number {says}");
+                self.problem(Some(number), what);
+            }
+        }
+        Ok(())
+    }
+
+    /// No records without what they are about.
+    pub(super) fn beside_the_logs(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        for (table, key_bytes, known) in [
+            (Table::Groups, 16, std::mem::take(&mut self.groups)),
+            (Table::Amended, 24, std::mem::take(&mut self.amended)),
+            (Table::Receipts, 24, std::mem::take(&mut self.receipts)),
+        ] {
+            let mut count = 0u64;
+            in_bites(store, table, key_bytes, |_, _| {
+                count += 1;
+                Ok(())
+            })?;
+            if count != known {
+                let name = table.name();
+                self.problem(Some(number), format!("{name} has {count} records, the messages make {known}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_dedupe(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        entry: &MessageEntry<'_>,
+    ) -> Result<(), StoreError> {
+        let device = DeviceId::from_name(&String::from_utf8_lossy(entry.device));
+        let fingerprint = layout::fingerprint(entry.conversation, entry.sender, device, entry.client_id);
+        let key = layout::dedupe_key(&fingerprint);
+        let known = match store.get(Table::Dedupe, &key)? {
+            Some(value) => Known::open(&key, &value).ok(),
+            None => None,
+        };
+        if known != Some(Known { message_id: entry.message_id, seq: entry.seq }) {
+            let (seq, at) = (entry.seq, entry.conversation);
+            self.problem(Some(number), format!("message {seq} of {at} is not known by its client id"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn dedupe(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        messages: u64,
+    ) -> Result<(), StoreError> {
+        let (mut count, mut damaged) = (0u64, 0u64);
+        in_bites(store, Table::Dedupe, 16, |key, value| {
+            count += 1;
+            damaged += u64::from(Known::open(key, value).is_err());
+            Ok(())
+        })?;
+        if damaged > 0 {
+            self.problem(Some(number), format!("{damaged} dedupe records are damaged"));
+        }
+        if count != messages {
+            self.problem(Some(number), format!("there are {messages} messages, but {count} dedupe records"));
+        }
+        Ok(())
+    }
+}
+
+/// A conversation, as far as its log has been read.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    conversation: Option<ConversationId>,
+    last: Seq,
+    last_id: MessageId,
+    /// Messages up to here.
+    ordinal: u64,
+    /// Nobody's, if it is a direct one.
+    group: Group,
+    /// Message → its last change.
+    amended: BTreeMap<Seq, Seq>,
+}
+
+impl Log {
+    /// Who gets this event, the next one; or what is wrong with it.
+    fn recipients(&mut self, entry: &MessageEntry<'_>) -> Result<Users, &'static str> {
+        let body = chat::Body::decode(entry.body).ok().and_then(|body| body.kind);
+        if let Some(
+            body::Kind::Edited(chat::Edited { seq, .. }) | body::Kind::Deleted(chat::Deleted { seq }),
+        ) = body
+        {
+            if seq >= entry.seq.0 {
+                return Err("changes a message that comes after it");
+            }
+            self.amended.insert(Seq(seq), entry.seq);
+        }
+        if let Some((low, high)) = entry.conversation.users() {
+            return Ok(Users::from_slice(&[low, high]));
+        }
+        let kind = body.ok_or("has no body")?;
+        if matches!(kind, body::Kind::GroupCreated(_)) == self.group.exists() {
+            return Err("is not where a group begins");
+        }
+        if self.group.exists() && self.group.member(entry.sender).is_none() {
+            return Err("is by somebody who was not in the group");
+        }
+        let gone = self.group.apply(entry.seq, entry.sender, &kind);
+        Ok(self.group.members().iter().map(|member| member.user).chain(gone).collect())
+    }
+}

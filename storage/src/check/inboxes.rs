@@ -1,0 +1,226 @@
+//! Inboxes: dense, in the order of their conversations, naming what is there.
+
+use hashbrown::HashMap;
+use holdfast_protocol::chat::{self, body};
+use holdfast_protocol::id::{ConversationId, DeviceId, Rev, Seq, UserId};
+use holdfast_router::Key as RouteKey;
+use prost::Message as _;
+
+use super::{Checker, in_bites, slice_of, split_message_key, split_pair};
+use crate::engine::{Store, StoreError, Table};
+use crate::entry::MessageEntry;
+use crate::inbox::{self, Facts, Item, OwnMark, Traits};
+use crate::layout;
+
+impl Checker {
+    /// Messages of other databases' conversations, for users of this one.
+    pub(super) fn copies(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        in_bites(store, Table::Copies, 24, |key, value| {
+            let bytes = layout::open(Table::Copies, key, value);
+            let entry = bytes.as_ref().map(|bytes| MessageEntry::decode(bytes));
+            match (split_message_key(key), entry) {
+                (_, Err(error)) => {
+                    let what = error.to_string();
+                    self.problem(Some(number), what);
+                }
+                (Some((at, seq)), Ok(Some(entry))) if (entry.conversation, entry.seq) == (at, seq) => {
+                    if self.owns(number, at) {
+                        self.problem(Some(number), format!("there is a copy of {seq} of {at} beside it"));
+                    }
+                }
+                (at, Ok(_)) => {
+                    self.problem(Some(number), format!("the copy of {at:?} is not of that message"));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn owns(&self, number: u16, conversation: ConversationId) -> bool {
+        self.assignment.owner(RouteKey::Conversation(conversation).slice()).0 == number
+    }
+
+    pub(super) fn inboxes(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        let mut inbox = Inbox::new(UserId(0));
+        in_bites(store, Table::Inbox, 16, |key, value| {
+            let Some((user, last)) = split_pair(key) else {
+                self.problem(Some(number), format!("inbox has a key of {} bytes", key.len()));
+                return Ok(());
+            };
+            let (user, last) = (UserId(user), Rev(last));
+            if user != inbox.user {
+                self.end_of_inbox(&inbox);
+                inbox = Inbox::new(user);
+                self.report.users += 1;
+                if self.assignment.owner(RouteKey::User(user).slice()).0 != number {
+                    let what = format!("the inbox of user {user} belongs into another database");
+                    self.problem(Some(number), what);
+                }
+            }
+            let items = match inbox::open(key, value) {
+                Ok(items) => items,
+                Err(error) => {
+                    self.problem(Some(number), error.to_string());
+                    inbox.last = last;
+                    return Ok(());
+                }
+            };
+            let before = inbox.last;
+            if before.0 + items.len() as u64 != last.0 || (before == Rev(0) && items.len() > 1) {
+                let count = items.len();
+                let what =
+                    format!("the inbox of user {user} has {count} entries up to rev {last} after {before}");
+                self.problem(Some(number), what);
+            }
+            let first = (last.0 + 1).saturating_sub(items.len() as u64);
+            for (rev, item) in (first..).map(Rev).zip(items) {
+                self.report.entries += 1;
+                self.item(number, store, &mut inbox, rev, item)?;
+            }
+            inbox.last = last;
+            Ok(())
+        })?;
+        self.end_of_inbox(&inbox);
+        Ok(())
+    }
+
+    fn item(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        inbox: &mut Inbox,
+        rev: Rev,
+        item: Item,
+    ) -> Result<(), StoreError> {
+        let user = inbox.user;
+        let bytes = match &item {
+            Item::Read(mark) => {
+                if let Err(what) = inbox.read(mark) {
+                    self.problem(Some(number), format!("entry {rev} of user {user} {what}"));
+                }
+                return Ok(());
+            }
+            Item::Whole(bytes) => Some(bytes.clone()),
+            &Item::Message { conversation, seq, .. } => {
+                let table = if self.owns(number, conversation) { Table::Messages } else { Table::Copies };
+                // Whether it is intact is looked at where it stands.
+                store
+                    .get(table, &layout::message_key(conversation, seq))?
+                    .map(|sealed| sealed.slice(layout::ENVELOPE_BYTES.min(sealed.len())..))
+            }
+        };
+        let Some(bytes) = bytes else {
+            self.problem(
+                Some(number),
+                format!("entry {rev} of user {user} names a message that is not there"),
+            );
+            return Ok(());
+        };
+        let Some(entry) = MessageEntry::decode(&bytes) else {
+            self.problem(Some(number), format!("entry {rev} of user {user} is no entry"));
+            return Ok(());
+        };
+        let is = Facts::of(&entry).item_for(user);
+        if !matches!(item, Item::Whole(_)) && item != is {
+            let what = format!("entry {rev} of user {user} is {item:?}, but the message says {is:?}");
+            self.problem(Some(number), what);
+        }
+        if let Err(what) = inbox.message(&entry, &is) {
+            self.problem(Some(number), format!("entry {rev} of user {user} {what}"));
+        }
+        self.kept[slice_of(user)].add(user, &entry, &bytes);
+        Ok(())
+    }
+
+    fn end_of_inbox(&mut self, inbox: &Inbox) {
+        for (&conversation, place) in &inbox.places {
+            if place.read > Seq(0) {
+                self.marks_told[slice_of(inbox.user)].add_mark(inbox.user, conversation, place.read);
+            }
+        }
+    }
+
+    pub(super) fn cursors(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        in_bites(store, Table::Cursors, 16, |key, value| {
+            self.report.cursors += 1;
+            match (split_pair(key), layout::open_numbers::<2>(Table::Cursors, key, value)) {
+                (Some((user, device)), Ok([rev, _])) => {
+                    let (user, device) = (UserId(user), DeviceId(device));
+                    let (from, to) =
+                        (layout::inbox_key(user, Rev(1)), layout::inbox_key(user, Rev(u64::MAX)));
+                    let head = match store.last(Table::Inbox, &from, &to)? {
+                        Some((key, _)) => layout::key_number(Table::Inbox, &key)?,
+                        None => 0,
+                    };
+                    if rev > head {
+                        let what =
+                            format!("device {device} of user {user} has confirmed {rev}, the head is {head}");
+                        self.problem(Some(number), what);
+                    }
+                }
+                (_, Err(error)) => self.problem(Some(number), error.to_string()),
+                (None, _) => self.problem(Some(number), format!("cursors has a key of {} bytes", key.len())),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Whether a user's part of a group's log begins (again) with this event.
+fn begins_for(entry: &MessageEntry<'_>, user: UserId) -> bool {
+    match chat::Body::decode(entry.body).ok().and_then(|body| body.kind) {
+        Some(body::Kind::MembersAdded(added)) => added.users.contains(&user.0),
+        _ => false,
+    }
+}
+
+/// An inbox, as far as it has been read.
+#[derive(Debug)]
+struct Inbox {
+    user: UserId,
+    last: Rev,
+    places: HashMap<ConversationId, Place>,
+}
+
+/// Where a user is in a conversation.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    seq: Seq,
+    read: Seq,
+}
+
+impl Inbox {
+    fn new(user: UserId) -> Self {
+        Self { user, last: Rev(0), places: HashMap::new() }
+    }
+
+    /// The next entry is this message, which is this item; or what is wrong with that.
+    fn message(&mut self, entry: &MessageEntry<'_>, is: &Item) -> Result<(), String> {
+        let place = self.places.entry(entry.conversation).or_default();
+        let before = std::mem::replace(&mut place.seq, entry.seq);
+        if let Item::Message { traits, .. } = is
+            && traits.has(Traits::GONE)
+        {
+            // Whoever goes leaves no mark.
+            place.read = Seq(0);
+        }
+        if entry.seq != before.next() && !(entry.seq > before && begins_for(entry, self.user)) {
+            return Err(format!("is {} of {} after {before}", entry.seq, entry.conversation));
+        }
+        Ok(())
+    }
+
+    /// The next entry is this mark.
+    fn read(&mut self, mark: &OwnMark) -> Result<(), String> {
+        let &OwnMark { conversation, up_to, .. } = mark;
+        let place = self.places.entry(conversation).or_default();
+        let before = std::mem::replace(&mut place.read, up_to);
+        if up_to <= before || up_to > place.seq {
+            let last = place.seq;
+            return Err(format!(
+                "is a mark at {up_to} of {conversation} after {before}, and {last} is the last"
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+use super::*;
+use crate::command::GroupChange;
+use crate::engine::memory::Memory;
+use crate::engine::{Batch, Key};
+use crate::worker::tests::groups::{self, create, delete, edit, say};
+use crate::worker::tests::receipts::read_in;
+use crate::worker::tests::{House, send};
+use holdfast_protocol::id::{DeviceId, Rev};
+
+/// Three users' conversations, a group of them among these, on two databases, everything applied.
+fn house() -> House {
+    let mut house = House::new(2);
+    for n in 0..6 {
+        house.run(vec![send(1, 2, &n.to_string()), send(2, 1, &n.to_string()), send(1, 3, &n.to_string())]);
+    }
+    house.run(vec![create(1, &[2, 3], false), say(2, "a"), edit(2, "e", 2)]);
+    house.run(vec![groups::change(1, "out", GroupChange::Remove(UserId(3))), say(1, "b")]);
+    house.run(vec![groups::change(1, "in", GroupChange::Add(vec![UserId(3)])), delete(1, "d", 5)]);
+    house
+        .run(vec![read_in(groups::CREW, 3, 6), read_in(ConversationId::direct(UserId(1), UserId(2)), 1, 12)]);
+    house
+}
+
+fn report(house: &House) -> Report {
+    let mut checker = Checker::new(Arc::clone(house.assignment()), 2);
+    for (number, worker) in (0..).zip(&house.workers) {
+        checker.database(number, worker.store()).unwrap();
+    }
+    checker.report()
+}
+
+/// Everything in a table, and whose it is.
+fn all(house: &House, table: Table) -> Vec<(usize, Key, Bytes)> {
+    let mut found = Vec::new();
+    for (number, worker) in house.workers.iter().enumerate() {
+        let collect = &mut |key: &[u8], value| {
+            found.push((number, Key::from_slice(key), value));
+            Visit::More
+        };
+        worker.store().scan(table, &[], &[0xff; 24], collect).unwrap();
+    }
+    found
+}
+
+fn change(house: &mut House, number: usize, write: impl FnOnce(&mut Batch)) {
+    let mut batch = Batch::default();
+    write(&mut batch);
+    let store: &mut Memory = house.workers[number].store_mut();
+    store.commit(&batch).unwrap();
+}
+
+#[test]
+fn a_sound_store_is_sound() {
+    let report = report(&house());
+    assert!(report.is_sound(), "{:#?}", report.problems);
+    assert_eq!((report.messages, report.entries, report.conversations, report.users), (25, 58, 3, 3));
+}
+
+#[test]
+fn each_record_that_is_gone_is_missed() {
+    for table in [
+        Table::Messages,
+        Table::Dedupe,
+        Table::Inbox,
+        Table::Groups,
+        Table::Amended,
+        Table::Receipts,
+        Table::Copies,
+    ] {
+        let count = all(&house(), table).len();
+        for at in 0..count {
+            let mut house = house();
+            let (number, key, _) = all(&house, table).swap_remove(at);
+            change(&mut house, number, |batch| batch.remove(table, key));
+            assert!(!report(&house).is_sound(), "{} record {at}", table.name());
+        }
+    }
+}
+
+#[test]
+fn each_byte_that_has_changed_is_noticed() {
+    for table in Table::ALL.into_iter().filter(|&table| table != Table::Cursors && table != Table::State) {
+        let house_now = house();
+        let (_, _, value) = all(&house_now, table).swap_remove(0);
+        for at in 0..value.len() {
+            let mut house = house();
+            let (number, key, value) = all(&house, table).swap_remove(0);
+            let mut bytes = value.to_vec();
+            bytes[at] ^= 0x10;
+            change(&mut house, number, |batch| batch.put(table, key, bytes.into()));
+            assert!(!report(&house).is_sound(), "{} byte {at}", table.name());
+        }
+    }
+}
+
+#[test]
+fn an_entry_in_place_of_another_is_noticed_though_the_numbers_fit() {
+    let mut house = house();
+    let inbox = all(&house, Table::Inbox);
+    let (number, key, _) = inbox[0].clone();
+    // Another message of the same inbox takes its place, whole and with a right checksum.
+    let (_, _, other) = inbox[1].clone();
+    change(&mut house, number, |batch| batch.put(Table::Inbox, key, other));
+    assert!(!report(&house).is_sound());
+}
+
+#[test]
+fn an_item_that_says_something_else_than_its_message_is_noticed() {
+    let inbox = all(&house(), Table::Inbox);
+    let mut changed = 0;
+    for (number, key, value) in inbox {
+        let items = crate::inbox::open(&key, &value).unwrap();
+        for at in 0..items.len() {
+            let mut pack = crate::inbox::Pack::new();
+            for (which, item) in items.iter().enumerate() {
+                let mut item = item.clone();
+                if let (true, crate::inbox::Item::Message { ordinal, .. }) = (which == at, &mut item) {
+                    *ordinal += 1;
+                    changed += 1;
+                }
+                pack.push(&item);
+            }
+            let sealed = pack.seal();
+            if sealed != value {
+                let mut house = house();
+                change(&mut house, number, |batch| batch.put(Table::Inbox, key.clone(), sealed));
+                assert!(!report(&house).is_sound(), "item {at} of {key:?}");
+            }
+        }
+    }
+    assert_eq!(changed, 56);
+}
+
+#[test]
+fn an_entry_too_many_and_a_cursor_beyond_the_head_are_noticed() {
+    let mut house = house();
+    let (number, key, value) = all(&house, Table::Inbox).pop().unwrap();
+    let (user, rev) = split_pair(&key).unwrap();
+    change(&mut house, number, |batch| {
+        batch.put(Table::Inbox, layout::inbox_key(UserId(user), Rev(rev + 1)), value);
+    });
+    assert!(!report(&house).is_sound());
+    let mut house = self::house();
+    change(&mut house, number, |batch| {
+        let cursor = layout::cursor_key(UserId(user), DeviceId(1));
+        batch.put(Table::Cursors, cursor, layout::seal_numbers([rev + 1, 0]));
+    });
+    let report = report(&house);
+    assert_eq!(report.problem_count, 1, "{:#?}", report.problems);
+    assert!(report.problems[0].to_string().contains("has confirmed"), "{:#?}", report.problems);
+}
+
+#[test]
+fn a_mark_beyond_the_end_of_somebody_else_or_of_nothing_is_noticed() {
+    let pair = ConversationId::direct(UserId(1), UserId(2));
+    let nothing = ConversationId::direct(UserId(8), UserId(9));
+    for (conversation, user, read) in
+        [(pair, 2, 13), (pair, 3, 1), (groups::CREW, 9, 1), (groups::CREW, 1, 8), (nothing, 8, 1)]
+    {
+        let mut house = house();
+        let slice = RouteKey::Conversation(conversation).slice();
+        let owner = usize::from(house.assignment().owner(slice).0);
+        change(&mut house, owner, |batch| {
+            let key = layout::receipt_key(conversation, UserId(user));
+            batch.put(Table::Receipts, key, layout::seal_numbers([read]));
+        });
+        assert!(!report(&house).is_sound(), "{conversation}: {user} has read {read}");
+    }
+}
+
+#[test]
+fn logs_that_contradict_each_other_are_noticed() {
+    let applied = house();
+    let states: Vec<_> =
+        all(&applied, Table::State).into_iter().filter(|(_, key, _)| key.starts_with(b"a")).collect();
+    assert!(!states.is_empty(), "something went between the databases");
+    for (number, key, value) in states {
+        let [position] = layout::open_numbers(Table::State, &key, &value).unwrap();
+        // Less: those intents would be applied a second time. More: intents to come would not be applied.
+        for wrong in [position - 1, position + 1] {
+            let mut house = house();
+            let (key, value) = (key.clone(), layout::seal_numbers([wrong]));
+            change(&mut house, number, |batch| batch.put(Table::State, key, value));
+            assert!(!report(&house).is_sound(), "{wrong} instead of {position}");
+        }
+    }
+    for (number, key, _) in all(&applied, Table::FanOut) {
+        let mut house = house();
+        let is_last = all(&house, Table::FanOut).iter().all(|(at, other, _)| *at != number || *other <= key);
+        let is_first = all(&house, Table::FanOut).iter().all(|(at, other, _)| *at != number || *other >= key);
+        change(&mut house, number, |batch| batch.remove(Table::FanOut, key));
+        // The oldest may have been written over.
+        assert!(!report(&house).is_sound() || (is_first && !is_last));
+    }
+}

@@ -1,0 +1,175 @@
+//! What goes into inboxes, and what comes out: one record per user and batch, and pages of whole entries.
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use holdfast_protocol::id::{ConversationId, Rev, Seq, UserId};
+use holdfast_router::Key as RouteKey;
+
+use super::{Pending, Worker};
+use crate::engine::{Batch, Store, StoreError, Table, Visit};
+use crate::inbox::{self, Item, Pack};
+use crate::layout;
+
+/// Entries of a page.
+pub(super) type Entries = Vec<(Rev, Bytes)>;
+
+/// Records that the present batch makes.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    /// In the order of their users' first entries, so that equal turns write equal batches.
+    packs: Vec<Staging>,
+    of: HashMap<UserId, usize>,
+}
+
+#[derive(Debug)]
+struct Staging {
+    user: UserId,
+    /// The `rev` of its last item.
+    last: Rev,
+    pack: Pack,
+}
+
+impl Staged {
+    fn push(&mut self, user: UserId, rev: Rev, item: &Item) {
+        let Self { packs, of } = self;
+        let fresh = |packs: &mut Vec<Staging>| {
+            packs.push(Staging { user, last: rev, pack: Pack::new() });
+            packs.len() - 1
+        };
+        let at = *of.entry(user).or_insert_with(|| fresh(packs));
+        // The first entry of all stands alone: see `layout`.
+        let at = if packs[at].pack.is_full() || packs[at].last == Rev(1) && rev > Rev(1) {
+            let at = fresh(packs);
+            of.insert(user, at);
+            at
+        } else {
+            at
+        };
+        packs[at].pack.push(item);
+        packs[at].last = rev;
+    }
+
+    pub(super) fn stage_into(&mut self, batch: &mut Batch) {
+        self.of.clear();
+        for Staging { user, last, pack } in self.packs.drain(..) {
+            batch.put(Table::Inbox, layout::inbox_key(user, last), pack.seal());
+        }
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.of.clear();
+        self.packs.clear();
+    }
+}
+
+impl<S: Store> Worker<S> {
+    /// Puts an entry into a user's inbox.
+    pub(super) fn append(&mut self, user: UserId, rev: Rev, item: &Item, entry: Bytes) {
+        self.staged.push(user, rev, item);
+        self.revs.set(user, rev.0);
+        self.entries += 1;
+        self.pending.push(Pending::Event { user, rev, entry });
+    }
+
+    /// Entries `after + 1..=head`, as far as they fit into a page, and their bytes.
+    pub(super) fn read_page(
+        &self,
+        user: UserId,
+        after: Rev,
+        head: Rev,
+        limit: u32,
+    ) -> Result<(Entries, usize), StoreError> {
+        let limits = &self.identity.limits;
+        let most = if limit == 0 { limits.page_entries } else { limit.min(limits.page_entries) } as usize;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for (rev, item) in read_items(&self.store, user, after, head, most)? {
+            let entry = self.whole(user, rev, item)?;
+            if !entries.is_empty() && bytes + entry.len() > limits.page_bytes {
+                break;
+            }
+            bytes += entry.len();
+            entries.push((rev, entry));
+        }
+        Ok((entries, bytes))
+    }
+
+    /// An item as an entry.
+    fn whole(&self, user: UserId, rev: Rev, item: Item) -> Result<Bytes, StoreError> {
+        match item {
+            Item::Whole(entry) => Ok(entry),
+            Item::Read(mark) => Ok(mark.entry()),
+            Item::Message { conversation, seq, .. } => {
+                let table = self.table_of(conversation);
+                let key = layout::message_key(conversation, seq);
+                match self.store.get(table, &key)? {
+                    Some(sealed) => layout::open(table, &key, &sealed),
+                    None => {
+                        let inbox_key = layout::inbox_key(user, rev);
+                        Err(layout::corrupt(
+                            Table::Inbox,
+                            &inbox_key,
+                            "the message that it names is not there",
+                        ))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where this database has the messages of a conversation.
+    pub(super) fn table_of(&self, conversation: ConversationId) -> Table {
+        let owner = self.identity.assignment.owner(RouteKey::Conversation(conversation).slice());
+        if owner.0 == self.identity.number { Table::Messages } else { Table::Copies }
+    }
+}
+
+/// The first items after `after` in an inbox that ends at `head`: at most `most`, and one if there is one.
+pub(super) fn read_items(
+    store: &impl Store,
+    user: UserId,
+    after: Rev,
+    head: Rev,
+    most: usize,
+) -> Result<Vec<(Rev, Item)>, StoreError> {
+    let mut items: Vec<(Rev, Item)> = Vec::new();
+    if after >= head {
+        return Ok(items);
+    }
+    let mut failed = None;
+    // A record's key is the `rev` of its last item: the first key from here on is that of the record to begin with.
+    let (from, to) = (layout::inbox_key(user, after.next()), layout::inbox_key(user, head));
+    store.scan(Table::Inbox, &from, &to, &mut |key, value| {
+        let read =
+            inbox::open(key, &value).and_then(|items| Ok((layout::key_number(Table::Inbox, key)?, items)));
+        let (last, record) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                failed = Some(error);
+                return Visit::Enough;
+            }
+        };
+        let next = after.0 + 1 + items.len() as u64;
+        let first = (last + 1).checked_sub(record.len() as u64);
+        let Some(first) = first.filter(|&first| first <= next) else {
+            failed = Some(layout::corrupt(Table::Inbox, key, "an entry before it is missing"));
+            return Visit::Enough;
+        };
+        let wanted = (first..).map(Rev).zip(record).skip((next - first) as usize);
+        items.extend(wanted.take(most.max(1) - items.len()));
+        if items.len() >= most { Visit::Enough } else { Visit::More }
+    })?;
+    match failed {
+        Some(error) => Err(error),
+        None if items.is_empty() => Err(layout::corrupt(Table::Inbox, &from, "the entry is missing")),
+        None => Ok(items),
+    }
+}
+
+/// The end of a conversation's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tip {
+    pub(super) seq: Seq,
+    /// How many messages there are up to it.
+    pub(super) ordinal: u64,
+}
