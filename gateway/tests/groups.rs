@@ -315,3 +315,103 @@ fn how_far_somebody_has_read_is_kept_and_told_in_both_formats() {
         assert_eq!(bea.error(), "rate_limited");
     }
 }
+
+#[test]
+fn lists_say_what_is_unread_and_who_is_far_behind_gets_a_snapshot() {
+    for driver in drivers() {
+        let live = Live::start(driver, |config| {
+            config.limits.snapshot_after = 8;
+            config.limits.control_frames = 100;
+        });
+        let (mut ana, _) = live.session(42, "phone");
+        let (mut bea, _) = live.session(43, "phone");
+        let group = create(&mut ana, &["43", "44"], false);
+        for name in ["a", "b", "c"] {
+            assert_eq!(code_of(&ask(&mut ana, &say(&group, name))), "accepted");
+            assert_eq!(code_of(&ask(&mut ana, &say("@43", name))), "accepted");
+        }
+        bea.send(&json!({"read": {"conversation": group, "upTo": "3"}}));
+        bea.json_of("receipts");
+        let live = live.restart();
+
+        let (mut bea, _) = live.session(43, "phone");
+        bea.send(&json!({"conversations": {}}));
+        let list = bea.json_of("conversations");
+        let short = |list: &Value| -> Value {
+            let it = list["conversations"].as_array().unwrap().iter();
+            it.map(|it| {
+                let texts: Vec<_> =
+                    it["messages"].as_array().unwrap().iter().map(|it| it["body"]["text"].clone()).collect();
+                json!([it["conversation"], it["title"], it["role"], it["unread"], it["read"], texts])
+            })
+            .collect()
+        };
+        let expected =
+            json!([[group, "Roof", "MEMBER", "1", "3", ["c"]], ["42:43", "", "MEMBER", "3", "0", ["c"]]]);
+        assert_eq!(short(&list), expected);
+        assert_eq!((&list["rev"], &list["end"]), (&json!("8"), &json!(true)));
+        bea.send(&json!({"conversations": {"after": group, "limit": 1}}));
+        assert_eq!(short(&bea.json_of("conversations")), json!([expected[1]]));
+
+        bea.send(&json!({"group": {"conversation": group}}));
+        let members = json!([
+            {"user": "42", "role": "OWNER", "joined": "1"},
+            {"user": "43", "role": "MEMBER", "joined": "1"},
+            {"user": "44", "role": "MEMBER", "joined": "1"},
+        ]);
+        let expected = json!({
+            "conversation": group, "title": "Roof", "openHistory": false, "members": members, "seq": "4",
+        });
+        assert_eq!(bea.json_of("group"), expected);
+
+        // One more, and a device without anything is far behind.
+        assert_eq!(code_of(&ask(&mut bea, &say(&group, "d"))), "accepted");
+        let token = live.token(43, "tablet");
+        let mut tablet = live.upgraded("/ws", "holdfast.v1.json");
+        tablet.send(&json!({"hello": {"token": token, "cursor": "0"}}));
+        let snapshot = tablet.json_of("snapshot");
+        assert_eq!((&snapshot["rev"], &snapshot["end"]), (&json!("9"), &json!(true)));
+        let expected = json!([
+            [group, "Roof", "MEMBER", "0", "3", [null, "a", "b", "c", "d"]],
+            ["42:43", "", "MEMBER", "3", "0", ["a", "b", "c"]],
+        ]);
+        assert_eq!(short(&snapshot), expected);
+        let page = tablet.json_of("page");
+        assert_eq!(page, json!({"events": [], "head": "9", "live": true}));
+        assert_eq!(code_of(&ask(&mut bea, &say("@42", "e"))), "accepted");
+        assert_eq!(tablet.json_of("event")["rev"], json!("10"));
+
+        // Whoever wants every entry gets every entry.
+        tablet.send(&json!({"sync": {"after": "0", "everyEntry": true}}));
+        let events = tablet.json_of("page")["events"].as_array().unwrap().len();
+        assert_eq!(events, 10);
+
+        // In protobuf the same.
+        let token = live.token(43, "laptop");
+        let mut laptop = live.upgraded("/ws", "holdfast.v1.proto");
+        let hello = chat::Hello { token, cursor: Some(0), ..chat::Hello::default() };
+        let mut bytes = Vec::new();
+        let frame = chat::ClientFrame { frame: Some(chat::client_frame::Frame::Hello(hello)) };
+        chat::encode_client(Format::Protobuf, &frame, &mut bytes);
+        laptop.frame(Opcode::Binary, &bytes);
+        let snapshot = loop {
+            let Got::Binary(bytes) = laptop.next() else { panic!("no snapshot") };
+            let frame = chat::decode_server(Format::Protobuf, &bytes).unwrap().frame.unwrap();
+            if let server_frame::Frame::Snapshot(snapshot) = frame {
+                break snapshot;
+            }
+        };
+        let unread: Vec<_> = snapshot.conversations.iter().map(|it| it.unread).collect();
+        assert_eq!((snapshot.rev, unread), (10, vec![0, 0]), "who answers has seen it");
+
+        for (request, code) in [
+            (json!({"conversations": {"limit": 201}}), "bad_limit"),
+            (json!({"conversations": {"after": "7"}}), "bad_conversation"),
+            (json!({"group": {"conversation": "g8"}}), "unknown_conversation"),
+            (json!({"group": {"conversation": "@42"}}), "not_allowed"),
+        ] {
+            bea.send(&request);
+            assert_eq!(bea.error(), code, "{request}");
+        }
+    }
+}

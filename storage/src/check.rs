@@ -5,7 +5,7 @@
 //! holes. That *each* message is in *each* member's inbox *exactly once* is compared by sums: both sides add a 128-bit
 //! hash of (user, conversation, seq, bytes) per entry, per slice of users, so that a database of any size is checked in
 //! the memory of one user's conversations. In the same way the last mark of each user in each conversation must be the
-//! one that the user's inbox tells of.
+//! one that the user's inbox tells of, and the list of the user's conversations what the inbox makes of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -170,6 +170,8 @@ pub struct Checker {
     groups: u64,
     amended: u64,
     receipts: u64,
+    /// Records that lists of conversations must have, of the database that is being read.
+    listings: u64,
     /// What the messages say that the inboxes must hold, per slice of users.
     promised: Vec<Sum>,
     /// What the inboxes hold, and what waits in the logs for them.
@@ -196,6 +198,7 @@ impl Checker {
             groups: 0,
             amended: 0,
             receipts: 0,
+            listings: 0,
             promised: vec![Sum::default(); usize::from(SLICES)],
             kept: vec![Sum::default(); usize::from(SLICES)],
             marks: vec![Sum::default(); usize::from(SLICES)],
@@ -219,9 +222,9 @@ impl Checker {
     /// When it cannot be read at all; what can be read and is wrong becomes a problem.
     pub fn database(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
         let (messages, newest) = self.messages(number, store)?;
+        self.copies(number, store)?;
         self.beside_the_logs(number, store)?;
         self.dedupe(number, store, messages)?;
-        self.copies(number, store)?;
         self.inboxes(number, store)?;
         self.cursors(number, store)?;
         self.state(number, store, newest)?;

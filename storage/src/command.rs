@@ -4,6 +4,7 @@
 //! shard. Everything that carries a `seq` or a `rev` is durable when it appears here.
 
 use bytes::Bytes;
+use holdfast_protocol::chat::Role;
 use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, Seq, UserId};
 use smallvec::SmallVec;
 
@@ -50,6 +51,10 @@ pub enum Command {
         after: Rev,
         /// At most this many entries.
         limit: u32,
+        /// Every entry, also where a snapshot would be shorter.
+        every_entry: bool,
+        /// The snapshot that was begun for this session goes on; else one begins anew.
+        goes_on: bool,
     },
     /// Asks for a part of a conversation. Goes to the conversation's worker. Answer: `History` or `Rejected`.
     History(HistoryRequest),
@@ -70,6 +75,10 @@ pub enum Command {
     },
     /// Asks how far everybody in a conversation has read. Goes to its worker. Answer: `Receipts` or `Rejected`.
     Receipts(ReceiptsRequest),
+    /// Asks for the user's conversations. Goes to the user's worker. Answer: `Conversations` or `Rejected`.
+    Conversations(ConversationsRequest),
+    /// Asks who is in a group. Goes to the conversation's worker. Answer: `Group` or `Rejected`.
+    Group(GroupRequest),
     /// Moves the device's cursor, never back.
     Ack {
         /// Whose inbox.
@@ -215,6 +224,30 @@ pub struct ReceiptsRequest {
     pub conversation: ConversationId,
 }
 
+/// Somebody wants to know which conversations there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConversationsRequest {
+    /// Who.
+    pub user: UserId,
+    /// Who gets the answer.
+    pub session: SessionAddress,
+    /// Those behind this one, in the order of their ids.
+    pub after: ConversationId,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Somebody wants to know who is in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupRequest {
+    /// Who.
+    pub user: UserId,
+    /// Who gets the answer.
+    pub session: SessionAddress,
+    /// Which group.
+    pub conversation: ConversationId,
+}
+
 /// A part of a conversation that somebody wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryRequest {
@@ -349,6 +382,13 @@ pub enum Delivery {
         /// True when `Event`s follow from here.
         live: bool,
     },
+    /// The answer to `Sync` for somebody who is far behind: a part of a snapshot. The next `Sync` goes on with it, the
+    /// one after its end goes on from its `rev`.
+    Snapshot(Box<ConversationList>),
+    /// The answer to `Conversations`.
+    Conversations(Box<ConversationList>),
+    /// The answer to `Group`.
+    Group(Box<GroupView>),
     /// The other answer to `Sync`: there is no page, and the session is not live until another `Sync`.
     NoPage {
         /// For which session.
@@ -393,6 +433,8 @@ impl Delivery {
             | Self::NoPage { session, .. }
             | Self::Note { session, .. }
             | Self::Gap { session, .. } => *session,
+            Self::Snapshot(list) | Self::Conversations(list) => list.session,
+            Self::Group(group) => group.session,
             Self::History(history) => history.session,
             Self::Receipts(receipts) => receipts.session,
         }
@@ -415,6 +457,57 @@ pub struct History {
     pub head: Seq,
     /// Nothing that the user may see lies further in this direction.
     pub end: bool,
+}
+
+/// Conversations of a user, in the order of their ids.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConversationList {
+    /// For which session.
+    pub session: SessionAddress,
+    /// Some of them.
+    pub conversations: Vec<ConversationView>,
+    /// The inbox entry up to which they are told.
+    pub rev: Rev,
+    /// There are no further ones.
+    pub end: bool,
+}
+
+/// A conversation as it is for a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversationView {
+    /// Which.
+    pub conversation: ConversationId,
+    /// Of the last inbox entry about it.
+    pub rev: Rev,
+    /// How many messages of others have come since the user has read, written, or joined.
+    pub unread: u64,
+    /// The user's mark; 0 for none.
+    pub read: Seq,
+    /// The user is not in it any more.
+    pub gone: bool,
+    /// How much the user may do, in a group.
+    pub role: Role,
+    /// What a group is called.
+    pub title: String,
+    /// What was last said, or in a snapshot what happened last: protobuf-encoded `holdfast.v1.Entry`s, as they are now.
+    pub messages: Vec<Bytes>,
+}
+
+/// A group as it is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// For which session.
+    pub session: SessionAddress,
+    /// Which.
+    pub conversation: ConversationId,
+    /// What it is called.
+    pub title: String,
+    /// Whether later members see what was written before.
+    pub open_history: bool,
+    /// Who is in it, how much they may do, and by which event they have come; in the order of their ids.
+    pub members: Vec<(UserId, Role, Seq)>,
+    /// The last event of the conversation.
+    pub seq: Seq,
 }
 
 /// How far members of a conversation have read.

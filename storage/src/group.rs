@@ -69,6 +69,14 @@ impl Group {
         self.members.binary_search_by_key(&user, |member| member.user).ok().map(|at| &self.members[at])
     }
 
+    pub(crate) fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub(crate) fn is_open_history(&self) -> bool {
+        self.open_history
+    }
+
     pub(crate) fn members(&self) -> &[Member] {
         &self.members
     }
@@ -111,7 +119,7 @@ impl Group {
                 if self.members.len() + users.len() > most_members {
                     return Err(Refusal::TooManyMembers);
                 }
-                Ok(body::Kind::MembersAdded(chat::MembersAdded { users }))
+                Ok(body::Kind::MembersAdded(chat::MembersAdded { users, title: self.title.clone() }))
             }
             &GroupChange::Remove(user) => {
                 at_least(Role::Admin)?;
@@ -239,12 +247,8 @@ impl Group {
         let mut members = Vec::with_capacity(payload.len() / MEMBER_BYTES);
         while payload.has_remaining() {
             let user = UserId(payload.get_u64_le());
-            let role = match payload.get_u8() {
-                0 => Role::Member,
-                1 => Role::Admin,
-                2 => Role::Owner,
-                _ => return Err(wrong("a member has a role that this program does not know")),
-            };
+            let role = role_of(payload.get_u8())
+                .ok_or_else(|| wrong("a member has a role that this program does not know"))?;
             members.push(Member { user, role, joined: Seq(payload.get_u64_le()) });
         }
         if !members.is_sorted_by(|one, other| one.user < other.user) {
@@ -256,7 +260,16 @@ impl Group {
 
 const MEMBER_BYTES: usize = 17;
 
-fn role_number(role: Role) -> u8 {
+pub(crate) fn role_of(number: u8) -> Option<Role> {
+    match number {
+        0 => Some(Role::Member),
+        1 => Some(Role::Admin),
+        2 => Some(Role::Owner),
+        _ => None,
+    }
+}
+
+pub(crate) fn role_number(role: Role) -> u8 {
     match role {
         Role::Member => 0,
         Role::Admin => 1,

@@ -4,6 +4,8 @@
 //! ```text
 //! messages   conversation 16 | seq 8               →  01 | crc 4 | Entry (protobuf, chat.proto)
 //! dedupe     fingerprint 16                        →  01 | crc 4 | message id 8 | seq 8
+//! conversations  user 8 | conversation 16          →  01 | crc 4 | what `listing` says
+//!                user 8 | 0 16                     →  01 | crc 4 | the rev up to which the others go 8
 //! copies     conversation 16 | seq 8               →  01 | crc 4 | Entry: the very bytes of another database's message
 //! inbox      user 8 | rev of its last item 8       →  02 | crc 4 | items, as `inbox` says
 //!                                           before  →  01 | crc 4 | Entry: the very bytes of the message
@@ -97,6 +99,12 @@ pub(crate) fn group_key(conversation: ConversationId) -> Key {
 pub(crate) fn receipt_key(conversation: ConversationId, user: UserId) -> Key {
     let mut key = Key::from_slice(&conversation.0.to_be_bytes());
     key.extend_from_slice(&user.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn listing_key(user: UserId, conversation: ConversationId) -> Key {
+    let mut key = Key::from_slice(&user.0.to_be_bytes());
+    key.extend_from_slice(&conversation.0.to_be_bytes());
     key
 }
 

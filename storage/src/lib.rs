@@ -14,6 +14,7 @@ mod group;
 mod heads;
 mod inbox;
 mod layout;
+mod listing;
 mod options;
 mod sessions;
 mod stats;

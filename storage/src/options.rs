@@ -62,6 +62,11 @@ pub struct Limits {
     pub fan_out_window: u64,
     /// Bytes of entries in one fan-out batch read back from the log.
     pub fan_out_bytes: usize,
+    /// Entries that a device may be behind and still gets all of them; beyond, a snapshot.
+    pub snapshot_after: u64,
+    /// New entries of a user after which the list of conversations is written down up to them; as many are looked at in
+    /// one turn.
+    pub fold_entries: u64,
     /// For how long a device's cursor may be in memory only.
     pub cursor_delay_ms: u64,
     /// Cursors in memory before they are written ahead of that time.
@@ -83,6 +88,8 @@ impl Default for Limits {
             cached_heads: 32_768,
             fan_out_window: 8,
             fan_out_bytes: 1024 * 1024,
+            snapshot_after: 10_000,
+            fold_entries: 4_096,
             cursor_delay_ms: 1_000,
             dirty_cursors: 65_536,
             retry_ms: 100,
@@ -137,7 +144,7 @@ impl Options {
     /// [`StorageError::Option`].
     pub fn validate(&self) -> Result<(), StorageError> {
         let limits = &self.limits;
-        let ranges: [(&'static str, u64, u64, u64); 17] = [
+        let ranges: [(&'static str, u64, u64, u64); 19] = [
             ("databases", u64::from(self.databases.unwrap_or(2)), 1, 64),
             ("cache_bytes", self.cache_bytes, 16 << 20, 1 << 40),
             ("reserve_bytes", self.reserve_bytes, 0, 1 << 50),
@@ -154,6 +161,8 @@ impl Options {
             ("limits.cached_heads", limits.cached_heads as u64, 16, 1 << 26),
             ("limits.fan_out_window", limits.fan_out_window, 1, 1_024),
             ("limits.fan_out_bytes", limits.fan_out_bytes as u64, 1, 64 << 20),
+            ("limits.snapshot_after", limits.snapshot_after, 1, 1 << 40),
+            ("limits.fold_entries", limits.fold_entries, 1, 65_536),
             ("limits.retry_ms", limits.retry_ms, 1, 60_000),
         ];
         for (key, value, least, most) in ranges {

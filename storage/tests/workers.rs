@@ -83,7 +83,17 @@ impl Store {
 
     fn sync(&self, user: u64, after: Rev) {
         let user = UserId(user);
-        self.submit(Key::User(user), Command::Sync { user, session: session(user.0), after, limit: 0 });
+        self.submit(
+            Key::User(user),
+            Command::Sync {
+                user,
+                session: session(user.0),
+                after,
+                limit: 0,
+                every_entry: true,
+                goes_on: false,
+            },
+        );
     }
 
     fn next(&self) -> Delivery {

@@ -259,6 +259,7 @@ impl<R: Random> Client<R> {
                     token: self.config.token.clone(),
                     device: self.config.device.clone(),
                     cursor: self.cursor.map(|rev| rev.0),
+                    every_entry: true,
                 }));
                 self.handle_frames(&mut rest);
             }
@@ -435,7 +436,12 @@ impl<R: Random> Client<R> {
                 | Frame::Drain(_)
                 | Frame::History(_)
                 | Frame::Typing(_)
-                | Frame::Receipts(_) => {}
+                | Frame::Receipts(_)
+                | Frame::Conversations(_)
+                | Frame::Group(_) => {}
+                Frame::Snapshot(_) => {
+                    self.break_off("a snapshot, though every entry was asked for".to_owned());
+                }
             },
             _ => self.break_off("a frame before `welcome`".to_owned()),
         }
@@ -577,7 +583,7 @@ impl<R: Random> Client<R> {
             self.sync_at_ms = None;
             self.pages_by_ms = Some(self.page_deadline());
             let after = self.cursor.unwrap_or_default().0;
-            self.write(client_frame::Frame::Sync(chat::Sync { after, limit: 0 }));
+            self.write(client_frame::Frame::Sync(chat::Sync { after, limit: 0, every_entry: true }));
         }
         if self.acked > self.ack_told && self.ack_at_ms <= now_ms {
             self.ack_told = self.acked;

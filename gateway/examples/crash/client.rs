@@ -64,8 +64,12 @@ impl Talker {
         }
         let decoder = Decoder::new(Role::Client);
         let mut talker = Self { is_live: false, stream, decoder, unread, frames: VecDeque::new() };
-        let hello =
-            chat::Hello { token: server.token(side.user())?, device: String::new(), cursor: Some(cursor) };
+        let hello = chat::Hello {
+            token: server.token(side.user())?,
+            device: String::new(),
+            cursor: Some(cursor),
+            every_entry: true,
+        };
         talker.send(&[client_frame::Frame::Hello(hello)])?;
         match talker.next()? {
             server_frame::Frame::Welcome(welcome) => {

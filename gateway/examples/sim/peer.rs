@@ -151,7 +151,7 @@ impl Peer {
             }
             Kind::Chat { user, device } => {
                 let token = format!("{user}.d{device}");
-                hello = Some(chat::Hello { token, device: String::new(), cursor: None });
+                hello = Some(chat::Hello { token, device: String::new(), cursor: None, every_entry: true });
                 ("/ws", vec![self.format.subprotocol()])
             }
             _ => ("/echo", Vec::new()),
@@ -209,7 +209,7 @@ impl Peer {
 
     fn queue_sync(&mut self, after: u64) {
         self.syncs += 1;
-        self.queue_frame(client_frame::Frame::Sync(chat::Sync { after, limit: 0 }));
+        self.queue_frame(client_frame::Frame::Sync(chat::Sync { after, limit: 0, every_entry: true }));
         self.queue_frame(client_frame::Frame::Ping(chat::Ping { nonce: self.syncs }));
         self.place = Place::Syncing { after, nonce: self.syncs, candidate: after };
         self.is_live = false;

@@ -26,6 +26,8 @@ pub const PAGE_ENTRIES: u32 = 1_000;
 pub const GROUP_MEMBERS: u32 = 500;
 /// Messages of one answer to `history`.
 pub const HISTORY_MESSAGES: u32 = 200;
+/// Inbox entries that a device may be behind: beyond, `snapshot`.
+pub const SNAPSHOT_AFTER: u32 = 10_000;
 /// Bytes of a request head.
 pub const REQUEST_HEAD_BYTES: u64 = 8 << 10;
 /// Header lines of a request head.
@@ -95,6 +97,8 @@ pub struct Limits {
     pub group_members: u32,
     /// Messages of one answer to `history`.
     pub history_messages: u32,
+    /// Inbox entries that a device may be behind and still gets all of them.
+    pub snapshot_after: u32,
     /// Messages per second and session, sustained.
     pub send_per_second: u32,
     /// Messages that a session may send at once.
@@ -126,6 +130,7 @@ impl Default for Limits {
             page_bytes: PAGE_BYTES,
             group_members: GROUP_MEMBERS,
             history_messages: HISTORY_MESSAGES,
+            snapshot_after: SNAPSHOT_AFTER,
             send_per_second: SEND_PER_SECOND,
             send_burst: SEND_BURST,
             control_frames: CONTROL_FRAMES,

@@ -199,6 +199,12 @@ pub static SETTINGS: &[Setting] = &[
         "Messages of one answer to `history`."
     ),
     setting!(
+        "limits.snapshot_after",
+        limits.snapshot_after,
+        Count { min: 1, max: 1_000_000_000 },
+        "Inbox entries that a device may be behind and still gets all of them; beyond, a `snapshot`, unless it asks for every entry."
+    ),
+    setting!(
         "limits.send_per_second",
         limits.send_per_second,
         Count { min: 1, max: 100_000 },

@@ -14,6 +14,7 @@
 //! Invariant: the `rev`s written to a peer between two `gap`s or `sync`s rise by exactly one.
 
 mod device;
+mod lists;
 mod rate;
 mod requests;
 
@@ -27,8 +28,8 @@ use holdfast_protocol::ws::{self, CloseCode, Opcode};
 use holdfast_reactor::Moment;
 use holdfast_router::Key;
 use holdfast_storage::command::{
-    ClientId, Command, Delivery, History, Note, ReadMark, Receipts, ReceiptsRequest, Refusal, Register,
-    SendMessage, SessionAddress, Typing,
+    ClientId, Command, Delivery, GroupRequest, History, Note, ReadMark, Receipts, ReceiptsRequest, Refusal,
+    Register, SendMessage, SessionAddress, Typing,
 };
 use prost::Message as _;
 use smallvec::SmallVec;
@@ -146,6 +147,10 @@ pub struct Session {
     page_awaited: bool,
     /// The peer has asked for another page meanwhile: the awaited one is not what it wants any more.
     page_overtaken: bool,
+    /// The peer wants pages, however many, and no snapshot.
+    every_entry: bool,
+    /// A snapshot has begun, and its next part is what is to be asked for.
+    in_snapshot: bool,
     format: Format,
     state: State,
     /// A page, or the `gap` frame, waits until the output has drained.
@@ -173,6 +178,8 @@ impl Session {
             page_entries: 0,
             page_awaited: false,
             page_overtaken: false,
+            every_entry: false,
+            in_snapshot: false,
             format,
             state: State::AwaitHello,
             waits_for_room: false,
@@ -303,6 +310,14 @@ impl Session {
                     Command::Receipts(ReceiptsRequest { user, session, conversation })
                 })
             }),
+            (_, client_frame::Frame::Conversations(request)) => {
+                self.limited(context, |this, context| this.ask_for_conversations(&request, session, context))
+            }
+            (_, client_frame::Frame::Group(request)) => self.limited(context, |this, context| {
+                this.in_conversation(&request.conversation, context, |user, conversation| {
+                    Command::Group(GroupRequest { user, session, conversation })
+                })
+            }),
             (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
                 let Some((user, device)) = this.identity() else { return Outcome::Nothing };
                 Outcome::Submit(Key::User(user), Command::Ack { user, device, session, rev: Rev(ack.rev) })
@@ -317,6 +332,8 @@ impl Session {
                 };
                 this.page_entries = u16::try_from(limit).unwrap_or(u16::MAX);
                 this.last_rev = Rev(sync.after);
+                this.every_entry = sync.every_entry;
+                this.in_snapshot = false;
                 this.next_page(session)
             }),
             (_, client_frame::Frame::Ping(ping)) => self.limited(context, |this, context| {
@@ -360,6 +377,7 @@ impl Session {
             self.write_error(context, error.code(), &error.to_string(), 0, "");
             return close::UNAUTHORIZED.into();
         }
+        self.every_entry = hello.every_entry;
         self.log_in(&claims, devices.share(name), session, context.accepted_tick, hello.cursor.map(Rev))
     }
 
@@ -556,6 +574,15 @@ impl Session {
             Delivery::Page { entries, head, live, .. } => {
                 self.handle_page(&entries, head, live, session, entry_json, context)
             }
+            Delivery::Snapshot(list) => self.handle_snapshot(*list, session, context),
+            Delivery::Conversations(list) => {
+                self.handle_conversations(*list, context);
+                Outcome::Nothing
+            }
+            Delivery::Group(group) => {
+                self.handle_group(*group, context);
+                Outcome::Nothing
+            }
             Delivery::History(history) => {
                 let History { conversation, messages, head, end, .. } = *history;
                 let bytes: usize = messages.iter().map(bytes::Bytes::len).sum();
@@ -710,6 +737,15 @@ impl Session {
             self.state = State::Live;
             return Outcome::Nothing;
         }
+        self.next_page_when_there_is_room(session, context)
+    }
+
+    /// What was written last is in `context.scratch`.
+    fn next_page_when_there_is_room(
+        &mut self,
+        session: SessionAddress,
+        context: &mut Context<'_>,
+    ) -> Outcome {
         if context.unsent_bytes + context.scratch.len() > context.rules.output_bytes / 2 {
             self.waits_for_room = true;
             return Outcome::Nothing;
@@ -753,6 +789,8 @@ impl Session {
             session,
             after: self.last_rev,
             limit: u32::from(self.page_entries.max(1)),
+            every_entry: self.every_entry,
+            goes_on: self.in_snapshot,
         };
         Outcome::Submit(Key::User(self.user), command)
     }

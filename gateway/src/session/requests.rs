@@ -48,7 +48,9 @@ pub(super) fn client_id(frame: &client_frame::Frame) -> &str {
         | Frame::History(_)
         | Frame::Typing(_)
         | Frame::Read(_)
-        | Frame::Receipts(_) => "",
+        | Frame::Receipts(_)
+        | Frame::Conversations(_)
+        | Frame::Group(_) => "",
     }
 }
 
@@ -110,7 +112,9 @@ pub(super) fn act(
         | Frame::History(_)
         | Frame::Typing(_)
         | Frame::Read(_)
-        | Frame::Receipts(_) => {
+        | Frame::Receipts(_)
+        | Frame::Conversations(_)
+        | Frame::Group(_) => {
             unreachable!("the session handles these itself")
         }
     })

@@ -259,7 +259,11 @@ impl Scenario for Chat {
             server_frame::Frame::Gap(_) => {
                 self.report.gaps += 1;
                 let after = self.books.account(member).last_rev;
-                self.say(fleet, member, client_frame::Frame::Sync(Sync { after, limit: 0 }));
+                self.say(
+                    fleet,
+                    member,
+                    client_frame::Frame::Sync(Sync { after, limit: 0, every_entry: true }),
+                );
             }
             server_frame::Frame::Drain(drain) => {
                 self.report.drains += 1;
@@ -269,7 +273,10 @@ impl Scenario for Chat {
             server_frame::Frame::Pong(_)
             | server_frame::Frame::History(_)
             | server_frame::Frame::Typing(_)
-            | server_frame::Frame::Receipts(_) => {}
+            | server_frame::Frame::Receipts(_)
+            | server_frame::Frame::Conversations(_)
+            | server_frame::Frame::Snapshot(_)
+            | server_frame::Frame::Group(_) => {}
         }
     }
 

@@ -91,7 +91,7 @@ impl Login {
     pub fn hello(&self, member: u32, cursor: Option<u64>, out: &mut Vec<u8>) {
         let mut token = String::new();
         self.credentials.write(member, &mut token);
-        let hello = Hello { token, device: DEVICE.into(), cursor };
+        let hello = Hello { token, device: DEVICE.into(), cursor, every_entry: true };
         self.encode(client_frame::Frame::Hello(hello), out);
     }
 

@@ -4,7 +4,7 @@
 pub struct ClientFrame {
     #[prost(
         oneof = "client_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
@@ -46,12 +46,19 @@ pub mod client_frame {
         Read(super::Read),
         #[prost(message, tag = "17")]
         Receipts(super::ReceiptsRequest),
+        #[prost(message, tag = "18")]
+        Conversations(super::ConversationsRequest),
+        #[prost(message, tag = "19")]
+        Group(super::GroupRequest),
     }
 }
 /// What a server sends.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerFrame {
-    #[prost(oneof = "server_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(
+        oneof = "server_frame::Frame",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -80,6 +87,12 @@ pub mod server_frame {
         Typing(super::UserTyping),
         #[prost(message, tag = "11")]
         Receipts(super::Receipts),
+        #[prost(message, tag = "12")]
+        Conversations(super::Conversations),
+        #[prost(message, tag = "13")]
+        Snapshot(super::Snapshot),
+        #[prost(message, tag = "14")]
+        Group(super::GroupState),
     }
 }
 /// Says who is there; the first frame of a connection that did not say so in its handshake.
@@ -94,6 +107,9 @@ pub struct Hello {
     /// The last `rev` that this device has; the server sends everything after it. Without it: what the server kept.
     #[prost(uint64, optional, tag = "3")]
     pub cursor: ::core::option::Option<u64>,
+    /// True: every entry after the cursor, however many there are, and never a `snapshot`.
+    #[prost(bool, tag = "4")]
+    pub every_entry: bool,
 }
 /// Sends a message. Sending it again with the same `client_id` returns the same `accepted`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -298,6 +314,22 @@ pub struct ReceiptsRequest {
     #[prost(string, tag = "1")]
     pub conversation: ::prost::alloc::string::String,
 }
+/// Asks for the user's conversations. Answer: `conversations`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConversationsRequest {
+    /// The last conversation that is known: those behind it are wanted. Empty: from the first one.
+    #[prost(string, tag = "1")]
+    pub after: ::prost::alloc::string::String,
+    /// At most so many, at most 200; 0 means 100.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+}
+/// Asks what a group is called and who is in it. Answer: `group`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupRequest {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+}
 /// A group began, with these members.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GroupCreated {
@@ -313,6 +345,9 @@ pub struct GroupCreated {
 pub struct MembersAdded {
     #[prost(uint64, repeated, tag = "1")]
     pub users: ::prost::alloc::vec::Vec<u64>,
+    /// What the group is called, for those who are new.
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
 }
 /// This user was removed; it is the last thing that the user hears of the group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -387,6 +422,9 @@ pub struct Sync {
     /// Entries per page, at most 1,000; 0 means 1,000.
     #[prost(uint32, tag = "2")]
     pub limit: u32,
+    /// True: every entry, however many there are, and never a `snapshot`.
+    #[prost(bool, tag = "3")]
+    pub every_entry: bool,
 }
 /// Asks for a pong with the same `nonce`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -553,6 +591,83 @@ pub struct MemberReceipt {
     /// The `seq` of the last message read; it never goes back while the user is in the conversation.
     #[prost(uint64, tag = "2")]
     pub read: u64,
+}
+/// A conversation, as it is for the user.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConversationState {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    /// Of the last inbox entry that was about it.
+    #[prost(uint64, tag = "2")]
+    pub rev: u64,
+    /// How many messages of others have come since the user has read, written, or joined.
+    #[prost(uint64, tag = "3")]
+    pub unread: u64,
+    /// The `seq` of the last message that the user has said to have read; 0 for none.
+    #[prost(uint64, tag = "4")]
+    pub read: u64,
+    /// Of a group: what it is called.
+    #[prost(string, tag = "5")]
+    pub title: ::prost::alloc::string::String,
+    /// Of a group: how much the user may do.
+    #[prost(enumeration = "Role", tag = "6")]
+    pub role: i32,
+    /// The user is not in the group any more: this is what it was.
+    #[prost(bool, tag = "7")]
+    pub gone: bool,
+    /// In `conversations`: the last message. In a `snapshot`: what happened last, at most 20 entries of the conversation.
+    #[prost(message, repeated, tag = "8")]
+    pub messages: ::prost::alloc::vec::Vec<Message>,
+}
+/// A part of the user's conversations, in the order of their ids.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Conversations {
+    #[prost(message, repeated, tag = "1")]
+    pub conversations: ::prost::alloc::vec::Vec<ConversationState>,
+    /// Everything up to this `rev` of the inbox is in it, and nothing behind it.
+    #[prost(uint64, tag = "2")]
+    pub rev: u64,
+    /// True when there are no further ones.
+    #[prost(bool, tag = "3")]
+    pub end: bool,
+}
+/// Instead of very many inbox entries: all conversations of the user as they were at `rev`, in parts of the same `rev`
+/// until one says `end`. Pages and events go on from there. A part with another `rev` begins anew.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Snapshot {
+    #[prost(message, repeated, tag = "1")]
+    pub conversations: ::prost::alloc::vec::Vec<ConversationState>,
+    #[prost(uint64, tag = "2")]
+    pub rev: u64,
+    #[prost(bool, tag = "3")]
+    pub end: bool,
+}
+/// A group as it is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupState {
+    #[prost(string, tag = "1")]
+    pub conversation: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub open_history: bool,
+    /// In the order of their ids.
+    #[prost(message, repeated, tag = "4")]
+    pub members: ::prost::alloc::vec::Vec<GroupMember>,
+    /// The last `seq` of the conversation that this takes into account.
+    #[prost(uint64, tag = "5")]
+    pub seq: u64,
+}
+/// A member of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+    #[prost(enumeration = "Role", tag = "2")]
+    pub role: i32,
+    /// The `seq` of the event by which the user has become one.
+    #[prost(uint64, tag = "3")]
+    pub joined: u64,
 }
 /// Inbox entries in the order of their `rev`, without a hole.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -19,11 +19,12 @@ use serde::de::{self, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqA
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{
-    Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
-    Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
-    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
+    Accepted, Ack, AddMembers, Body, ClientFrame, Content, ConversationState, Conversations,
+    ConversationsRequest, CreateGroup, Custom, Delete, Deleted, Drain, Edit, Edited, Entry, Error, Event,
+    Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello, History, HistoryRequest, Leave, Limits,
+    Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
     Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, Role, RoleSet, Send, ServerFrame, SetRole,
-    Sync, Typing, UserTyping, Welcome, body, client_frame, content, entry, server_frame,
+    Snapshot, Sync, Typing, UserTyping, Welcome, body, client_frame, content, entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -78,7 +79,7 @@ macro_rules! one_of {
     };
 }
 
-object!(Hello { "token" => token, "device" => device, "cursor" => cursor });
+object!(Hello { "token" => token, "device" => device, "cursor" => cursor, "everyEntry" => every_entry });
 object!(Send {
     "clientId" => client_id, "conversation" => conversation, "body" => body, "replyTo" => reply_to,
 });
@@ -102,11 +103,24 @@ object!(HistoryRequest {
 object!(Typing { "conversation" => conversation, "stopped" => stopped });
 object!(Read { "conversation" => conversation, "upTo" => up_to });
 object!(ReceiptsRequest { "conversation" => conversation });
+object!(ConversationsRequest { "after" => after, "limit" => limit });
+object!(GroupRequest { "conversation" => conversation });
+object!(ConversationState {
+    "conversation" => conversation, "rev" => rev, "unread" => unread, "read" => read, "title" => title,
+    "role" => role, "gone" => gone, "messages" => messages,
+});
+object!(Conversations { "conversations" => conversations, "rev" => rev, "end" => end });
+object!(Snapshot { "conversations" => conversations, "rev" => rev, "end" => end });
+object!(GroupState {
+    "conversation" => conversation, "title" => title, "openHistory" => open_history, "members" => members,
+    "seq" => seq,
+});
+object!(GroupMember { "user" => user, "role" => role, "joined" => joined });
 object!(Receipts { "conversation" => conversation, "members" => members });
 object!(MemberReceipt { "user" => user, "read" => read });
 object!(UserTyping { "conversation" => conversation, "user" => user, "stopped" => stopped });
 object!(GroupCreated { "title" => title, "members" => members, "openHistory" => open_history });
-object!(MembersAdded { "users" => users });
+object!(MembersAdded { "users" => users, "title" => title });
 object!(MemberRemoved { "user" => user });
 object!(MemberLeft { "newOwner" => new_owner });
 object!(Renamed { "title" => title });
@@ -114,7 +128,7 @@ object!(RoleSet { "user" => user, "role" => role });
 object!(Edited { "seq" => seq, "content" => content });
 object!(Deleted { "seq" => seq });
 object!(Ack { "rev" => rev });
-object!(Sync { "after" => after, "limit" => limit });
+object!(Sync { "after" => after, "limit" => limit, "everyEntry" => every_entry });
 object!(Ping { "nonce" => nonce });
 object!(Welcome {
     "session" => session, "user" => user, "device" => device, "heartbeatMs" => heartbeat_ms,
@@ -148,11 +162,13 @@ one_of!(ClientFrame.frame: client_frame::Frame {
     "createGroup" => CreateGroup, "addMembers" => AddMembers, "removeMember" => RemoveMember,
     "leave" => Leave, "rename" => Rename, "setRole" => SetRole, "edit" => Edit, "delete" => Delete,
     "history" => History, "typing" => Typing, "read" => Read, "receipts" => Receipts,
+    "conversations" => Conversations, "group" => Group,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
     "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong, "history" => History,
-    "typing" => Typing, "receipts" => Receipts,
+    "typing" => Typing, "receipts" => Receipts, "conversations" => Conversations, "snapshot" => Snapshot,
+    "group" => Group,
 });
 one_of!(Body.kind: body::Kind {
     "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,

@@ -28,6 +28,11 @@ pub const HISTORY_MESSAGES_MAX: u32 = 200;
 /// Messages of an answer to a `history` that does not say how many.
 pub const HISTORY_MESSAGES: u32 = 50;
 
+/// Conversations of one answer to `conversations`.
+pub const LIST_CONVERSATIONS_MAX: u32 = 200;
+/// Conversations of an answer to a `conversations` that does not say how many.
+pub const LIST_CONVERSATIONS: u32 = 100;
+
 /// Why a field's value is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
@@ -130,6 +135,12 @@ pub enum LimitError {
         /// What is allowed.
         max: u32,
     },
+    /// More conversations than the server gives at once.
+    #[error("a list has at most {LIST_CONVERSATIONS_MAX} conversations at once, {limit} were asked for")]
+    ListLimit {
+        /// What was asked for.
+        limit: u32,
+    },
     /// More entries per page than the session allows.
     #[error("a page has at most {max} entries, {limit} were asked for")]
     PageLimit {
@@ -153,7 +164,7 @@ impl LimitError {
             Self::Members { .. } | Self::NoMembers => error_code::BAD_MEMBERS,
             Self::TooManyMembers { .. } => error_code::TOO_MANY_MEMBERS,
             Self::Role { .. } => error_code::BAD_ROLE,
-            Self::TwoDirections | Self::HistoryLimit { .. } => error_code::BAD_LIMIT,
+            Self::TwoDirections | Self::HistoryLimit { .. } | Self::ListLimit { .. } => error_code::BAD_LIMIT,
             Self::BodyTooLarge { .. } => error_code::MESSAGE_TOO_LARGE,
             Self::ContentType { .. } => error_code::BAD_CONTENT_TYPE,
             Self::PageLimit { .. } => error_code::BAD_LIMIT,
@@ -283,6 +294,18 @@ pub fn check_history_limit(limit: u32, max: u32) -> Result<u32, LimitError> {
         0 => Ok(HISTORY_MESSAGES.min(max)),
         limit if limit <= max => Ok(limit),
         limit => Err(LimitError::HistoryLimit { limit, max }),
+    }
+}
+
+/// Checks how many conversations are asked for and gives the number to use: 0 means [`LIST_CONVERSATIONS`].
+///
+/// # Errors
+/// When it is more than [`LIST_CONVERSATIONS_MAX`].
+pub fn check_list_limit(limit: u32) -> Result<u32, LimitError> {
+    match limit {
+        0 => Ok(LIST_CONVERSATIONS),
+        limit if limit <= LIST_CONVERSATIONS_MAX => Ok(limit),
+        limit => Err(LimitError::ListLimit { limit }),
     }
 }
 
@@ -429,6 +452,14 @@ mod tests {
         }
         assert_eq!(check_history_limit(0, 20), Ok(20));
         assert_eq!(code(check_history_limit(201, HISTORY_MESSAGES_MAX)), Some(error_code::BAD_LIMIT));
+    }
+
+    #[test]
+    fn list_limits_from_both_sides() {
+        for (limit, used) in [(0, Ok(100)), (1, Ok(1)), (200, Ok(200))] {
+            assert_eq!(check_list_limit(limit), used);
+        }
+        assert_eq!(code(check_list_limit(201)), Some(error_code::BAD_LIMIT));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use holdfast_protocol::chat::{
-    Accepted, Ack, AddMembers, Body, ClientFrame, Content, CreateGroup, Custom, Delete, Deleted, Drain, Edit,
-    Edited, Entry, Error, Event, Gap, GroupCreated, Hello, History, HistoryRequest, Leave, Limits, Media,
-    MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
-    Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, RoleSet, Send, ServerFrame, SetRole, Sync,
-    Typing, UserTyping, Welcome, body, client_frame, content, entry, server_frame,
+    Accepted, Ack, AddMembers, Body, ClientFrame, Content, ConversationState, Conversations,
+    ConversationsRequest, CreateGroup, Custom, Delete, Deleted, Drain, Edit, Edited, Entry, Error, Event,
+    Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello, History, HistoryRequest, Leave, Limits,
+    Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
+    Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, RoleSet, Send, ServerFrame, SetRole, Snapshot,
+    Sync, Typing, UserTyping, Welcome, body, client_frame, content, entry, server_frame,
 };
 use proptest::prelude::*;
 use prost_reflect::DescriptorPool;
@@ -82,7 +83,7 @@ fn body() -> impl Strategy<Value = Body> {
         (text(), users(), any::<bool>()).prop_map(|(title, members, open_history)| {
             Kind::GroupCreated(GroupCreated { title, members, open_history })
         }),
-        users().prop_map(|users| Kind::MembersAdded(MembersAdded { users })),
+        (users(), text()).prop_map(|(users, title)| Kind::MembersAdded(MembersAdded { users, title })),
         number().prop_map(|user| Kind::MemberRemoved(MemberRemoved { user })),
         prop::option::of(number()).prop_map(|new_owner| Kind::MemberLeft(MemberLeft { new_owner })),
         text().prop_map(|title| Kind::Renamed(Renamed { title })),
@@ -165,15 +166,25 @@ fn group_request() -> impl Strategy<Value = client_frame::Frame> {
 pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
     use client_frame::Frame;
     prop_oneof![
-        (text(), text(), prop::option::of(number()))
-            .prop_map(|(token, device, cursor)| Frame::Hello(Hello { token, device, cursor })),
+        (text(), text(), prop::option::of(number()), any::<bool>()).prop_map(
+            |(token, device, cursor, every_entry)| {
+                Frame::Hello(Hello { token, device, cursor, every_entry })
+            }
+        ),
+        (text(), small())
+            .prop_map(|(after, limit)| Frame::Conversations(ConversationsRequest { after, limit })),
+        text().prop_map(|conversation| Frame::Group(GroupRequest { conversation })),
         (text(), text(), prop::option::of(body()), prop::option::of(number())).prop_map(
             |(client_id, conversation, body, reply_to)| {
                 Frame::Send(Send { client_id, conversation, body, reply_to })
             }
         ),
         number().prop_map(|rev| Frame::Ack(Ack { rev })),
-        (number(), small()).prop_map(|(after, limit)| Frame::Sync(Sync { after, limit })),
+        (number(), small(), any::<bool>()).prop_map(|(after, limit, every_entry)| Frame::Sync(Sync {
+            after,
+            limit,
+            every_entry
+        })),
         number().prop_map(|nonce| Frame::Ping(Ping { nonce })),
         (text(), any::<bool>())
             .prop_map(|(conversation, stopped)| Frame::Typing(Typing { conversation, stopped })),
@@ -200,6 +211,38 @@ pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
         ),
     ]
     .prop_map(|frame| ClientFrame { frame: Some(frame) })
+}
+
+fn conversation_states() -> impl Strategy<Value = Vec<ConversationState>> {
+    let messages = prop::collection::vec(message(), 0..3);
+    let state = (text(), number(), number(), number(), text(), role(), any::<bool>(), messages).prop_map(
+        |(conversation, rev, unread, read, title, role, gone, messages)| ConversationState {
+            conversation,
+            rev,
+            unread,
+            read,
+            title,
+            role,
+            gone,
+            messages,
+        },
+    );
+    prop::collection::vec(state, 0..3)
+}
+
+fn group_state() -> impl Strategy<Value = GroupState> {
+    let member =
+        (number(), role(), number()).prop_map(|(user, role, joined)| GroupMember { user, role, joined });
+    let members = prop::collection::vec(member, 0..3);
+    (text(), text(), any::<bool>(), members, number()).prop_map(
+        |(conversation, title, open_history, members, seq)| GroupState {
+            conversation,
+            title,
+            open_history,
+            members,
+            seq,
+        },
+    )
 }
 
 pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
@@ -243,6 +286,12 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
             let members = members.into_iter().map(|(user, read)| MemberReceipt { user, read }).collect();
             Frame::Receipts(Receipts { conversation, members })
         }),
+        (conversation_states(), number(), any::<bool>()).prop_map(|(conversations, rev, end)| {
+            Frame::Conversations(Conversations { conversations, rev, end })
+        }),
+        (conversation_states(), number(), any::<bool>())
+            .prop_map(|(conversations, rev, end)| Frame::Snapshot(Snapshot { conversations, rev, end })),
+        group_state().prop_map(Frame::Group),
         (text(), prop::collection::vec(message(), 0..4), number(), any::<bool>()).prop_map(
             |(conversation, messages, head, end)| {
                 Frame::History(History { conversation, messages, head, end })

@@ -148,10 +148,16 @@ fn what_protobufs_mapping_lets_a_client_write_in_several_ways() {
         (r#" { "ack" : { "rev" : 9007199254740993 } } "#, r#"{"ack":{"rev":"9007199254740993"}}"#),
         (r#"{"ack":{"rev":18446744073709551615}}"#, r#"{"ack":{"rev":"18446744073709551615"}}"#),
         (r#"{"\u0061ck":{"r\u0065v":"\u0031"}}"#, r#"{"ack":{"rev":"1"}}"#),
-        (r#"{"sync":{"limit":"5"}}"#, r#"{"sync":{"after":"0","limit":5}}"#),
-        (r#"{"sync":{"limit":4294967295}}"#, r#"{"sync":{"after":"0","limit":4294967295}}"#),
-        (r#"{"hello":{"token":"t"}}"#, r#"{"hello":{"token":"t","device":""}}"#),
-        (r#"{"hello":{"cursor":0}}"#, r#"{"hello":{"token":"","device":"","cursor":"0"}}"#),
+        (r#"{"sync":{"limit":"5"}}"#, r#"{"sync":{"after":"0","limit":5,"everyEntry":false}}"#),
+        (
+            r#"{"sync":{"limit":4294967295}}"#,
+            r#"{"sync":{"after":"0","limit":4294967295,"everyEntry":false}}"#,
+        ),
+        (r#"{"hello":{"token":"t"}}"#, r#"{"hello":{"token":"t","device":"","everyEntry":false}}"#),
+        (
+            r#"{"hello":{"cursor":0}}"#,
+            r#"{"hello":{"token":"","device":"","cursor":"0","everyEntry":false}}"#,
+        ),
         (
             r#"{"send":{"body":{"text":"\ud83d\ude00\u0000"}}}"#,
             r#"{"send":{"clientId":"","conversation":"","body":{"text":"😀\u0000"}}}"#,

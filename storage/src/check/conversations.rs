@@ -111,7 +111,19 @@ impl Checker {
                 Err(error) => self.problem(Some(number), error.to_string()),
             }
         }
-        for (&seq, &by) in &log.amended {
+        self.changes(number, store, conversation, &log.amended)?;
+        self.marks(number, store, conversation, log)
+    }
+
+    /// What is kept of changed messages must be their last changes.
+    pub(super) fn changes(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        conversation: ConversationId,
+        amended: &BTreeMap<Seq, Seq>,
+    ) -> Result<(), StoreError> {
+        for (&seq, &by) in amended {
             self.amended += 1;
             let key = layout::message_key(conversation, seq);
             let kept = store.get(Table::Amended, &key)?.map(|value| open_amended(&key, &value)).transpose();
@@ -124,7 +136,7 @@ impl Checker {
                 Err(error) => self.problem(Some(number), error.to_string()),
             }
         }
-        self.marks(number, store, conversation, log)
+        Ok(())
     }
 
     /// Only who is in a conversation has a mark in it, and none is beyond its end.

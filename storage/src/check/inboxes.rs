@@ -1,5 +1,7 @@
 //! Inboxes: dense, in the order of their conversations, naming what is there.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 use holdfast_protocol::chat::{self, body};
 use holdfast_protocol::id::{ConversationId, DeviceId, Rev, Seq, UserId};
@@ -11,29 +13,41 @@ use crate::engine::{Store, StoreError, Table};
 use crate::entry::MessageEntry;
 use crate::inbox::{self, Facts, Item, OwnMark, Traits};
 use crate::layout;
+use crate::listing::{Listed, read_checkpoint};
 
 impl Checker {
     /// Messages of other databases' conversations, for users of this one.
     pub(super) fn copies(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        let mut conversation = None;
+        let mut amended = BTreeMap::new();
         in_bites(store, Table::Copies, 24, |key, value| {
-            let bytes = layout::open(Table::Copies, key, value);
-            let entry = bytes.as_ref().map(|bytes| MessageEntry::decode(bytes));
-            match (split_message_key(key), entry) {
-                (_, Err(error)) => {
-                    let what = error.to_string();
-                    self.problem(Some(number), what);
+            let Some((at, seq)) = split_message_key(key) else {
+                self.problem(Some(number), format!("copies has a key of {} bytes", key.len()));
+                return Ok(());
+            };
+            if conversation != Some(at) {
+                if let Some(before) = conversation.replace(at) {
+                    self.changes(number, store, before, &std::mem::take(&mut amended))?;
                 }
-                (Some((at, seq)), Ok(Some(entry))) if (entry.conversation, entry.seq) == (at, seq) => {
-                    if self.owns(number, at) {
-                        self.problem(Some(number), format!("there is a copy of {seq} of {at} beside it"));
-                    }
-                }
-                (at, Ok(_)) => {
-                    self.problem(Some(number), format!("the copy of {at:?} is not of that message"));
+                if self.owns(number, at) {
+                    self.problem(Some(number), format!("there are copies of {at} beside it"));
                 }
             }
+            match layout::open(Table::Copies, key, value) {
+                Err(error) => self.problem(Some(number), error.to_string()),
+                Ok(bytes) => match MessageEntry::decode(&bytes) {
+                    Some(entry) if (entry.conversation, entry.seq) == (at, seq) => {
+                        amended.extend(Facts::of(&entry).amends.map(|amends| (amends, seq)));
+                    }
+                    _ => self.problem(Some(number), format!("the copy of {seq} of {at} is not of it")),
+                },
+            }
             Ok(())
-        })
+        })?;
+        match conversation {
+            Some(last) => self.changes(number, store, last, &amended),
+            None => Ok(()),
+        }
     }
 
     fn owns(&self, number: u16, conversation: ConversationId) -> bool {
@@ -49,8 +63,12 @@ impl Checker {
             };
             let (user, last) = (UserId(user), Rev(last));
             if user != inbox.user {
-                self.end_of_inbox(&inbox);
+                self.end_of_inbox(number, store, &inbox)?;
                 inbox = Inbox::new(user);
+                match read_checkpoint(store, user) {
+                    Ok(checkpoint) => inbox.checkpoint = checkpoint,
+                    Err(error) => self.problem(Some(number), error.to_string()),
+                }
                 self.report.users += 1;
                 if self.assignment.owner(RouteKey::User(user).slice()).0 != number {
                     let what = format!("the inbox of user {user} belongs into another database");
@@ -80,7 +98,18 @@ impl Checker {
             inbox.last = last;
             Ok(())
         })?;
-        self.end_of_inbox(&inbox);
+        self.end_of_inbox(number, store, &inbox)?;
+        let (mut count, known) = (0u64, std::mem::take(&mut self.listings));
+        in_bites(store, Table::Conversations, 24, |_, _| {
+            count += 1;
+            Ok(())
+        })?;
+        if count != known {
+            self.problem(
+                Some(number),
+                format!("lists of conversations have {count} records, the inboxes make {known}"),
+            );
+        }
         Ok(())
     }
 
@@ -98,6 +127,7 @@ impl Checker {
                 if let Err(what) = inbox.read(mark) {
                     self.problem(Some(number), format!("entry {rev} of user {user} {what}"));
                 }
+                inbox.list(mark.conversation, rev, &item, None);
                 return Ok(());
             }
             Item::Whole(bytes) => Some(bytes.clone()),
@@ -129,15 +159,38 @@ impl Checker {
             self.problem(Some(number), format!("entry {rev} of user {user} {what}"));
         }
         self.kept[slice_of(user)].add(user, &entry, &bytes);
+        let event = chat::Body::decode(entry.body).ok().and_then(|body| body.kind);
+        inbox.list(entry.conversation, rev, &is, event.as_ref());
         Ok(())
     }
 
-    fn end_of_inbox(&mut self, inbox: &Inbox) {
+    fn end_of_inbox(&mut self, number: u16, store: &impl Store, inbox: &Inbox) -> Result<(), StoreError> {
+        let user = inbox.user;
         for (&conversation, place) in &inbox.places {
             if place.read > Seq(0) {
-                self.marks_told[slice_of(inbox.user)].add_mark(inbox.user, conversation, place.read);
+                self.marks_told[slice_of(user)].add_mark(user, conversation, place.read);
             }
         }
+        if inbox.checkpoint > inbox.last {
+            let (checkpoint, last) = (inbox.checkpoint, inbox.last);
+            let what = format!("the list of user {user} goes up to rev {checkpoint}, the inbox up to {last}");
+            self.problem(Some(number), what);
+        }
+        self.listings += inbox.listed.len() as u64 + u64::from(inbox.checkpoint > Rev(0));
+        for (&conversation, listed) in &inbox.listed {
+            let key = layout::listing_key(user, conversation);
+            let kept = store.get(Table::Conversations, &key)?.map(|value| Listed::open(&key, &value));
+            match kept.transpose() {
+                Ok(kept) if kept.as_ref() == Some(listed) => {}
+                Ok(kept) => {
+                    let what =
+                        format!("user {user} has {conversation} as {kept:?}, the inbox makes {listed:?}");
+                    self.problem(Some(number), what);
+                }
+                Err(error) => self.problem(Some(number), error.to_string()),
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn cursors(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
@@ -180,6 +233,9 @@ struct Inbox {
     user: UserId,
     last: Rev,
     places: HashMap<ConversationId, Place>,
+    /// Up to where the list of conversations is written down, and what it must be.
+    checkpoint: Rev,
+    listed: HashMap<ConversationId, Listed>,
 }
 
 /// Where a user is in a conversation.
@@ -191,7 +247,7 @@ struct Place {
 
 impl Inbox {
     fn new(user: UserId) -> Self {
-        Self { user, last: Rev(0), places: HashMap::new() }
+        Self { user, last: Rev(0), places: HashMap::new(), checkpoint: Rev(0), listed: HashMap::new() }
     }
 
     /// The next entry is this message, which is this item; or what is wrong with that.
@@ -208,6 +264,12 @@ impl Inbox {
             return Err(format!("is {} of {} after {before}", entry.seq, entry.conversation));
         }
         Ok(())
+    }
+
+    fn list(&mut self, conversation: ConversationId, rev: Rev, item: &Item, event: Option<&body::Kind>) {
+        if rev <= self.checkpoint {
+            self.listed.entry(conversation).or_default().apply(self.user, rev, item, event);
+        }
     }
 
     /// The next entry is this mark.

@@ -2,6 +2,7 @@ use super::*;
 use crate::command::GroupChange;
 use crate::engine::memory::Memory;
 use crate::engine::{Batch, Key};
+use crate::options::Limits;
 use crate::worker::tests::groups::{self, create, delete, edit, say};
 use crate::worker::tests::receipts::read_in;
 use crate::worker::tests::{House, send};
@@ -9,7 +10,7 @@ use holdfast_protocol::id::{DeviceId, Rev};
 
 /// Three users' conversations, a group of them among these, on two databases, everything applied.
 fn house() -> House {
-    let mut house = House::new(2);
+    let mut house = House::with(2, Limits { fold_entries: 5, ..Limits::default() });
     for n in 0..6 {
         house.run(vec![send(1, 2, &n.to_string()), send(2, 1, &n.to_string()), send(1, 3, &n.to_string())]);
     }
@@ -66,6 +67,7 @@ fn each_record_that_is_gone_is_missed() {
         Table::Amended,
         Table::Receipts,
         Table::Copies,
+        Table::Conversations,
     ] {
         let count = all(&house(), table).len();
         for at in 0..count {

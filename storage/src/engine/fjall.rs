@@ -278,13 +278,13 @@ fn buffer_bytes(table: Table, config: &Config) -> u64 {
     let share = match table {
         Table::Messages => 28,
         Table::Copies => 22,
-        Table::Inbox => 16,
+        Table::Inbox => 15,
         Table::Dedupe => 14,
         Table::Cursors => 8,
         Table::FanOut => 5,
         Table::State => 3,
         Table::Receipts => 2,
-        Table::Groups | Table::Amended => 1,
+        Table::Groups | Table::Amended | Table::Conversations => 1,
     };
     (write_buffer_bytes(config) / 2 / 100 * share).max(64 * 1024)
 }
@@ -464,7 +464,7 @@ mod tests {
         let mut store = Fjall::open(config(&alive, 64 << 20)).unwrap();
         for number in 0..80u8 {
             let mut write = Batch::default();
-            write.put(Table::Inbox, Key::from_slice(&[number]), vec![number; 50_000].into());
+            write.put(Table::Messages, Key::from_slice(&[number]), vec![number; 50_000].into());
             store.commit(&write).unwrap();
         }
         copy(&alive, &killed);
@@ -477,7 +477,7 @@ mod tests {
             assert_eq!(table.tree.active_memtable().size(), 0, "{name:?}");
         }
         for number in 0..80u8 {
-            let value = store.get(Table::Inbox, &[number]).unwrap().unwrap();
+            let value = store.get(Table::Messages, &[number]).unwrap().unwrap();
             assert_eq!(value, vec![number; 50_000]);
         }
     }

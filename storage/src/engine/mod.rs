@@ -44,11 +44,13 @@ pub enum Table {
     Receipts,
     /// (conversation, seq) → entry; of conversations of other databases.
     Copies,
+    /// (user, conversation) → the conversation as it is for the user, at the user's checkpoint.
+    Conversations,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Messages,
         Self::Dedupe,
         Self::Inbox,
@@ -59,6 +61,7 @@ impl Table {
         Self::Amended,
         Self::Receipts,
         Self::Copies,
+        Self::Conversations,
     ];
 
     /// Its name on disk.
@@ -75,6 +78,7 @@ impl Table {
             Self::Amended => "amended",
             Self::Receipts => "receipts",
             Self::Copies => "copies",
+            Self::Conversations => "conversations",
         }
     }
 }

@@ -320,6 +320,10 @@ impl<S: Store> Worker<S> {
                 let facts = Facts::of(&entry);
                 let key = layout::message_key(facts.conversation, facts.seq);
                 self.batch.put(Table::Copies, key, sealed.clone());
+                if let Some(amended) = facts.amends {
+                    let key = layout::message_key(facts.conversation, amended);
+                    self.batch.put(Table::Amended, key, layout::seal_numbers([facts.seq.0]));
+                }
                 for (&user, rev) in users.iter().zip(revs) {
                     self.append(user, rev, &facts.item_for(user), bytes.clone());
                 }

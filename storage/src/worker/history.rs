@@ -69,12 +69,15 @@ impl<S: Store> Worker<S> {
         Ok(Delivery::History(Box::new(History { session, conversation, messages, head, end })))
     }
 
-    /// Messages `first..=last` as entries.
+    /// Messages `first..=last` as entries, with what changes up to `known_changes` have made of them. Those that were
+    /// changed later are left out.
     pub(super) fn read_messages(
         &self,
+        table: Table,
         conversation: ConversationId,
         first: Seq,
         last: Seq,
+        known_changes: Seq,
     ) -> Result<Vec<Bytes>, StoreError> {
         let (from, to) = (layout::message_key(conversation, first), layout::message_key(conversation, last));
         let mut amended = Vec::new();
@@ -85,19 +88,24 @@ impl<S: Store> Worker<S> {
                 .and_then(|seq| Ok((Seq(seq), open_amended(key, &value)?)));
             keep(read, &mut amended, &mut failed)
         })?;
-        self.store.scan(Table::Messages, &from, &to, &mut |key, value| {
-            keep(layout::open(Table::Messages, key, &value), &mut messages, &mut failed)
+        self.store.scan(table, &from, &to, &mut |key, value| {
+            keep(layout::open(table, key, &value), &mut messages, &mut failed)
         })?;
         if let Some(error) = failed {
             return Err(error);
         }
         let expected = (last.0 - first.0 + 1) as usize;
         if messages.len() != expected {
-            return Err(layout::corrupt(Table::Messages, &from, "a message after it is missing"));
+            return Err(layout::corrupt(table, &from, "a message after it is missing"));
         }
-        for (seq, by) in amended {
-            let message = &mut messages[(seq.0 - first.0) as usize];
-            *message = self.amend(conversation, seq, by, message)?;
+        // From the end, so that what is left out moves nothing that is still to be looked at.
+        for (seq, by) in amended.into_iter().rev() {
+            let at = (seq.0 - first.0) as usize;
+            if by > known_changes {
+                messages.remove(at);
+            } else {
+                messages[at] = self.amend(table, conversation, seq, by, &messages[at])?;
+            }
         }
         Ok(messages)
     }
@@ -105,6 +113,7 @@ impl<S: Store> Worker<S> {
     /// A message with what its last edit or deletion says.
     fn amend(
         &self,
+        table: Table,
         conversation: ConversationId,
         seq: Seq,
         by: Seq,
@@ -113,9 +122,9 @@ impl<S: Store> Worker<S> {
         let key = layout::message_key(conversation, seq);
         let corrupt = |what| layout::corrupt(Table::Amended, &key, what);
         let change_key = layout::message_key(conversation, by);
-        let change = self.store.get(Table::Messages, &change_key)?;
+        let change = self.store.get(table, &change_key)?;
         let change = change.ok_or_else(|| corrupt("the change that it names is not there"))?;
-        let change = layout::open(Table::Messages, &change_key, &change)?;
+        let change = layout::open(table, &change_key, &change)?;
         let change = MessageEntry::decode(&change).and_then(|change| chat::Body::decode(change.body).ok());
         let kind = match change.and_then(|change| change.kind) {
             Some(body::Kind::Deleted(deleted)) if deleted.seq == seq.0 => body::Kind::Deleted(deleted),

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use holdfast_protocol::id::{ConversationId, Seq};
 
 use super::Worker;
-use crate::engine::{Store, StoreError};
+use crate::engine::{Store, StoreError, Table};
 
 /// Bytes of all pages together, of which each of two generations may have half.
 const CACHED_BYTES: usize = 2 * 1024 * 1024;
@@ -75,7 +75,9 @@ impl<S: Store> Worker<S> {
         if let Some(messages) = self.hot_pages.get(&part, head) {
             return Ok(messages);
         }
-        let messages = self.read_messages(part.conversation, part.first, part.last)?;
+        let Part { conversation, first, last } = part;
+        let every_change = Seq(u64::MAX);
+        let messages = self.read_messages(Table::Messages, conversation, first, last, every_change)?;
         self.counters.history_reads.add(1);
         self.hot_pages.keep(part, Page { head, messages: messages.clone() });
         Ok(messages)

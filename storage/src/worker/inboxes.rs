@@ -68,6 +68,9 @@ impl<S: Store> Worker<S> {
         self.staged.push(user, rev, item);
         self.revs.set(user, rev.0);
         self.entries += 1;
+        if rev.0.is_multiple_of(self.identity.limits.fold_entries) {
+            self.lists.fold_soon(user);
+        }
         self.pending.push(Pending::Event { user, rev, entry });
     }
 
@@ -124,22 +127,23 @@ impl<S: Store> Worker<S> {
     }
 }
 
-/// The first items after `after` in an inbox that ends at `head`: at most `most`, and one if there is one.
+/// The first of the items `after + 1..=to` of an inbox that goes on to there at least: at most `most`, and at least one.
 pub(super) fn read_items(
     store: &impl Store,
     user: UserId,
     after: Rev,
-    head: Rev,
+    to: Rev,
     most: usize,
 ) -> Result<Vec<(Rev, Item)>, StoreError> {
     let mut items: Vec<(Rev, Item)> = Vec::new();
-    if after >= head {
+    if after >= to {
         return Ok(items);
     }
+    let most = most.clamp(1, usize::try_from(to.0 - after.0).unwrap_or(usize::MAX));
     let mut failed = None;
     // A record's key is the `rev` of its last item: the first key from here on is that of the record to begin with.
-    let (from, to) = (layout::inbox_key(user, after.next()), layout::inbox_key(user, head));
-    store.scan(Table::Inbox, &from, &to, &mut |key, value| {
+    let (from, end) = (layout::inbox_key(user, after.next()), layout::inbox_key(user, Rev(u64::MAX)));
+    store.scan(Table::Inbox, &from, &end, &mut |key, value| {
         let read =
             inbox::open(key, &value).and_then(|items| Ok((layout::key_number(Table::Inbox, key)?, items)));
         let (last, record) = match read {
@@ -156,7 +160,7 @@ pub(super) fn read_items(
             return Visit::Enough;
         };
         let wanted = (first..).map(Rev).zip(record).skip((next - first) as usize);
-        items.extend(wanted.take(most.max(1) - items.len()));
+        items.extend(wanted.take(most - items.len()));
         if items.len() >= most { Visit::Enough } else { Visit::More }
     })?;
     match failed {

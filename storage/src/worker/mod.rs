@@ -50,7 +50,8 @@ use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq,
 use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 
 use crate::command::{
-    ClientId, Command, Delivery, HistoryRequest, Notice, ReceiptsRequest, Refusal, Register, SessionAddress,
+    ClientId, Command, ConversationsRequest, Delivery, GroupRequest, HistoryRequest, Notice, ReceiptsRequest,
+    Refusal, Register, SessionAddress,
 };
 use crate::engine::{Batch, Key, Store, StoreError, Table};
 use crate::entry::MessageEntry;
@@ -60,6 +61,7 @@ use crate::options::Limits;
 use crate::sessions::Sessions;
 use crate::stats::Counters;
 
+mod conversations;
 mod cursors;
 mod fan_out;
 mod groups;
@@ -74,6 +76,7 @@ mod send;
 pub(crate) mod tests;
 mod users;
 
+use conversations::Lists;
 use cursors::Cursors;
 pub(crate) use fan_out::read_applied;
 use fan_out::{Incoming, Outgoing};
@@ -172,6 +175,7 @@ pub struct Worker<S> {
 
     sessions: Sessions,
     cursors: Cursors,
+    lists: Lists,
     lanes: Lanes,
     /// Sessions that missed entries and have not been told.
     untold: VecDeque<(UserId, SessionAddress)>,
@@ -190,6 +194,8 @@ struct Wanted {
     user: UserId,
     after: Rev,
     limit: u32,
+    every_entry: bool,
+    goes_on: bool,
 }
 
 /// What happens once the batch is durable, in the order of the commands.
@@ -203,6 +209,8 @@ enum Pending {
     History(HistoryRequest),
     Ack { user: UserId, device: DeviceId, session: SessionAddress, rev: Rev },
     Receipts(ReceiptsRequest),
+    Conversations(ConversationsRequest),
+    Group(GroupRequest),
     Notice(Notice),
 }
 
@@ -262,6 +270,7 @@ impl<S: Store> Worker<S> {
             incoming,
             sessions: Sessions::default(),
             cursors: Cursors::default(),
+            lists: Lists::default(),
             lanes: Lanes::default(),
             untold: VecDeque::new(),
             in_doubt: 0,
@@ -284,6 +293,7 @@ impl<S: Store> Worker<S> {
         }
         self.counters.commands.add(commands.len() as u64);
         self.retry(effects);
+        self.fold_some();
         self.decide_all(commands);
         match self.commit() {
             Ok(()) => {}
@@ -329,7 +339,9 @@ impl<S: Store> Worker<S> {
     /// True when the next turn has something to do even without commands.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.in_doubt > 0 || (!self.wanted.is_empty() && !self.lanes.is_waiting())
+        self.in_doubt > 0
+            || (self.lists.is_folding() && self.health == Health::Good)
+            || (!self.wanted.is_empty() && !self.lanes.is_waiting())
     }
 
     /// In how many milliseconds the next turn is due, should no command come before.
@@ -419,6 +431,8 @@ impl<S: Store> Worker<S> {
             &Command::Sync { session, .. } | &Command::Ack { session, .. } if !owned => moved(session, None),
             &Command::History(HistoryRequest { session, .. })
             | &Command::Receipts(ReceiptsRequest { session, .. })
+            | &Command::Conversations(ConversationsRequest { session, .. })
+            | &Command::Group(GroupRequest { session, .. })
                 if !owned =>
             {
                 moved(session, None)
@@ -426,11 +440,13 @@ impl<S: Store> Worker<S> {
             &Command::Read { session, .. } => moved(session, None),
             &Command::History(request) => Pending::History(request),
             &Command::Receipts(request) => Pending::Receipts(request),
+            &Command::Conversations(request) => Pending::Conversations(request),
+            &Command::Group(request) => Pending::Group(request),
             &Command::Register(request) => Pending::Register(request),
             // Whoever owns the user now has no such session, so an unregistration may be wrong here without harm.
             &Command::Unregister { user, device: _, session } => Pending::Unregister { user, session },
-            &Command::Sync { user, session, after, limit } => {
-                Pending::Sync { session, wanted: Wanted { user, after, limit } }
+            &Command::Sync { user, session, after, limit, every_entry, goes_on } => {
+                Pending::Sync { session, wanted: Wanted { user, after, limit, every_entry, goes_on } }
             }
             &Command::Ack { user, device, session, rev } => Pending::Ack { user, device, session, rev },
         };
@@ -473,6 +489,7 @@ impl<S: Store> Worker<S> {
         self.revs.commit();
         self.groups.commit();
         self.cursors.commit();
+        self.lists.commit();
         self.outgoing.iter_mut().for_each(Outgoing::commit);
         self.incoming.iter_mut().for_each(Incoming::commit);
         Ok(())
@@ -506,6 +523,7 @@ impl<S: Store> Worker<S> {
         self.groups.forget();
         self.hot_pages.forget();
         self.cursors.abandon();
+        self.lists.abandon();
         self.outgoing.iter_mut().for_each(Outgoing::abandon);
         self.incoming.iter_mut().for_each(Incoming::abandon);
         self.sessions.doubt_all();
@@ -570,12 +588,15 @@ impl<S: Store> Worker<S> {
                 Pending::History(request) => self.history(&request, effects),
                 Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),
                 Pending::Receipts(request) => self.receipts(&request, effects),
+                Pending::Conversations(request) => self.lists.want(request),
+                Pending::Group(request) => self.show_group(&request, effects),
                 Pending::Notice(notice) => self.tell(&notice, effects),
             }
         }
         self.suggest_notes(effects);
         self.pending = pending;
         self.serve_pages(effects);
+        self.serve_lists(effects);
     }
 
     fn publish(&self) {

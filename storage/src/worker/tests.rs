@@ -6,9 +6,10 @@ use std::sync::Arc;
 use holdfast_router::{Epoch, SliceId};
 
 use super::*;
-use crate::command::{Act, FanOut, Note, Register, SendMessage};
+use crate::command::{Act, ConversationView, FanOut, Note, Register, SendMessage};
 use crate::engine::memory::{Fault, Memory};
 
+mod conversations;
 pub(crate) mod groups;
 mod inboxes;
 pub(crate) mod receipts;
@@ -58,7 +59,7 @@ impl House {
         Self::with(workers, Limits::default())
     }
 
-    fn with(count: u16, limits: Limits) -> Self {
+    pub(crate) fn with(count: u16, limits: Limits) -> Self {
         let numbers: Vec<WorkerId> = (0..count).map(WorkerId).collect();
         let assignment = Arc::new(Assignment::new(&numbers));
         let stores = (0..count).map(|number| Memory::new(number.into())).collect();
@@ -196,7 +197,14 @@ fn register(user: u64, device: u64, cursor: Option<u64>) -> (RouteKey, Command) 
 }
 
 fn sync(user: u64, device: u64, after: u64, limit: u32) -> (RouteKey, Command) {
-    let sync = Command::Sync { user: UserId(user), session: session(user, device), after: Rev(after), limit };
+    let sync = Command::Sync {
+        user: UserId(user),
+        session: session(user, device),
+        after: Rev(after),
+        limit,
+        every_entry: true,
+        goes_on: false,
+    };
     (RouteKey::User(UserId(user)), sync)
 }
 
@@ -238,6 +246,26 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
             let end = if history.end { ", all" } else { "" };
             let (count, head) = (history.messages.len(), history.head);
             format!("{} history of {count} up to {head}{end}", at(&history.session))
+        }
+        Delivery::Snapshot(list) | Delivery::Conversations(list) => {
+            let one = |it: &ConversationView| {
+                let gone = if it.gone { " gone" } else { "" };
+                let (conversation, unread, read, last) =
+                    (it.conversation, it.unread, it.read, it.messages.len());
+                format!("{conversation}:{} {unread} unread {read} read {last} shown{gone}", it.title)
+            };
+            let list_of: Vec<_> = list.conversations.iter().map(one).collect();
+            let what = if matches!(delivery, Delivery::Snapshot(_)) { "snapshot" } else { "list" };
+            let end = if list.end { ", all" } else { "" };
+            format!("{} {what} at {}: {}{end}", at(&list.session), list.rev, list_of.join("; "))
+        }
+        Delivery::Group(group) => {
+            let members: Vec<_> = group
+                .members
+                .iter()
+                .map(|(user, role, joined)| format!("{user} {role:?} {joined}"))
+                .collect();
+            format!("{} group {} at {}: {}", at(&group.session), group.title, group.seq, members.join("; "))
         }
         Delivery::NoPage { session, why } => format!("{} no page {why:?}", at(session)),
         Delivery::Gap { session, from, to } => format!("{} gap {from} to {to}", at(session)),

@@ -47,6 +47,7 @@ impl<S: Store> Worker<S> {
             Registration::Superseded => return Ok(Delivery::Replaced { session }),
             Registration::Replaces(before) if before != session => {
                 self.wanted_pages.remove(&before);
+                self.lists.forget(user, before);
                 self.lanes.answer(before.shard, Delivery::Replaced { session: before }, effects);
             }
             Registration::Replaces(_) | Registration::New => {}
@@ -58,6 +59,7 @@ impl<S: Store> Worker<S> {
         // Its head was known through it; whoever comes next asks the store.
         self.sessions.unregister(user, session);
         self.wanted_pages.remove(&session);
+        self.lists.forget(user, session);
     }
 
     pub(super) fn ack(
@@ -197,7 +199,7 @@ impl<S: Store> Worker<S> {
 
     /// Answers a `Sync`, and says how many bytes that took.
     fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) -> usize {
-        let Wanted { user, after, limit } = wanted;
+        let Wanted { user, after, limit, every_entry, .. } = wanted;
         // Replaced or gone, and told so.
         let Some(index) = self.sessions.find(user, session) else { return 0 };
         // Whatever comes of it: not live until a page says so.
@@ -214,6 +216,23 @@ impl<S: Store> Worker<S> {
                 return 0;
             }
         };
+        if !every_entry && head.0 - after.0 > self.identity.limits.snapshot_after {
+            return match self.serve_snapshot(session, wanted) {
+                Ok(Some((snapshot, bytes))) => {
+                    self.counters.pages.add(1);
+                    self.lanes.answer(session.shard, snapshot, effects);
+                    bytes
+                }
+                Ok(None) => {
+                    self.want_page(session, wanted);
+                    0
+                }
+                Err(why) => {
+                    self.refuse_page(session, why, effects);
+                    0
+                }
+            };
+        }
         let (entries, bytes) = match self.read_page(user, after, head, limit) {
             Ok(page) => page,
             Err(error) => {

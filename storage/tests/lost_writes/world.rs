@@ -275,7 +275,10 @@ impl Store {
             }
             if !is_live {
                 let after = Rev(inbox.len() as u64);
-                self.submit(key, Command::Sync { user, session: mine, after, limit: 0 });
+                self.submit(
+                    key,
+                    Command::Sync { user, session: mine, after, limit: 0, every_entry: true, goes_on: false },
+                );
             }
         }
         inbox

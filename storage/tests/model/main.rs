@@ -4,6 +4,7 @@
 //! they are told is written down, and must never be contradicted, also not after any crash. At the end everything is
 //! repaired and restarted, everybody gets everything, and each inbox must be what the confirmed messages say.
 
+mod lists;
 mod simulation;
 
 use proptest::prelude::*;
@@ -20,6 +21,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<u8>(), any::<bool>()).prop_map(|(device, forgets)| Step::Connect { device, forgets }),
         1 => any::<u8>().prop_map(|device| Step::Disconnect { device }),
         2 => any::<u8>().prop_map(|device| Step::Confirm { device }),
+        1 => any::<u8>().prop_map(|device| Step::List { device }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(device, back)| Step::SyncAgain { device, back }),
         12 => (any::<u8>(), 0usize..40).prop_map(|(worker, most)| Step::Turn { worker, most }),
         2 => (0u64..5_000).prop_map(|ms| Step::Wait { ms }),

@@ -10,14 +10,16 @@ use holdfast_router::{Assignment, Envelope, Key, WorkerId};
 use holdfast_storage::Limits;
 use holdfast_storage::check::Checker;
 use holdfast_storage::command::{
-    Act, ClientId, Command, Delivery, GroupChange, Note, ReadMark, ReceiptsRequest, Refusal, Register,
-    SendMessage, SessionAddress, Typing,
+    Act, ClientId, Command, ConversationView, ConversationsRequest, Delivery, GroupChange, Note, ReadMark,
+    ReceiptsRequest, Refusal, Register, SendMessage, SessionAddress, Typing,
 };
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
 pub(crate) use memory::Fault;
 use memory::Memory;
 use prost::Message as _;
+
+use crate::lists;
 
 const USERS: u64 = 6;
 const DEVICES: u64 = 3;
@@ -49,6 +51,10 @@ pub(crate) enum Step {
         device: u8,
         to: u8,
         up_to: u8,
+    },
+    /// A device asks for the list of conversations.
+    List {
+        device: u8,
     },
     /// A device sends one of its messages again.
     SendAgain {
@@ -130,6 +136,9 @@ struct Device {
     /// The last entry that it ever had.
     most: Rev,
     sent: Vec<Sent>,
+    /// Parts of a snapshot that is under way, and its `rev`.
+    parts: Vec<ConversationView>,
+    parts_rev: Rev,
 }
 
 /// What the workers' effects touch.
@@ -210,13 +219,25 @@ pub(crate) struct Simulation {
     kept_marks: BTreeMap<(ConversationId, UserId), Seq>,
     /// The same, by session.
     heard_marks: BTreeMap<(SessionAddress, ConversationId, UserId), Seq>,
+    /// In the end every device gets every entry.
+    settling: bool,
+    /// Snapshots and beginnings of lists that somebody was told, of that `rev`, and whether that was all.
+    lists: Vec<(UserId, Rev, Vec<ConversationView>, bool)>,
 }
 
 impl Simulation {
     pub(crate) fn new(databases: u16, seed: u64) -> Self {
         let workers: Vec<WorkerId> = (0..databases).map(WorkerId).collect();
-        let limits =
-            Limits { page_entries: 5, devices: 2, cached_heads: 4, fan_out_window: 2, ..Limits::default() };
+        let limits = Limits {
+            page_entries: 5,
+            devices: 2,
+            cached_heads: 4,
+            fan_out_window: 2,
+            fold_entries: 1 + seed % 7,
+            snapshot_after: 6,
+            page_bytes: 400 + seed as usize % 4_000,
+            ..Limits::default()
+        };
         let mut simulation = Self {
             assignment: Arc::new(Assignment::new(&workers)),
             limits,
@@ -234,6 +255,8 @@ impl Simulation {
             marks: BTreeMap::new(),
             kept_marks: BTreeMap::new(),
             heard_marks: BTreeMap::new(),
+            settling: false,
+            lists: Vec::new(),
         };
         for user in 1..=USERS {
             for device in 1..=DEVICES {
@@ -247,6 +270,8 @@ impl Simulation {
                     last: Rev(0),
                     most: Rev(0),
                     sent: Vec::new(),
+                    parts: Vec::new(),
+                    parts_rev: Rev(0),
                 });
             }
         }
@@ -309,6 +334,7 @@ impl Simulation {
             Step::Act { device, group, what, whom } => self.act(usize::from(device), group, what, whom),
             Step::Typing { device, to } => self.typing(usize::from(device), to),
             Step::Read { device, to, up_to } => self.read(usize::from(device), to, up_to),
+            Step::List { device } => self.list(usize::from(device)),
             Step::SendAgain { device, which } => {
                 let device = usize::from(device) % self.devices.len();
                 if !self.devices[device].sent.is_empty() {
@@ -482,6 +508,7 @@ impl Simulation {
         it.session = Some(session);
         it.registered = false;
         it.live = false;
+        it.parts.clear();
         let (user, device) = (it.user, it.id);
         let cursor = (!forgets).then_some(it.last);
         self.submit(
@@ -502,8 +529,22 @@ impl Simulation {
         let it = &self.devices[device];
         if let Some(session) = it.session {
             let (user, after) = (it.user, it.last);
-            self.submit(Key::User(user), Command::Sync { user, session, after, limit: 0 });
+            // The first device of each user gets every entry; the others may get snapshots.
+            let every_entry = it.number == 1 || self.settling;
+            let goes_on = !it.parts.is_empty();
+            self.submit(
+                Key::User(user),
+                Command::Sync { user, session, after, limit: 0, every_entry, goes_on },
+            );
         }
+    }
+
+    fn list(&mut self, device: usize) {
+        let device = &self.devices[device % self.devices.len()];
+        let Some(session) = device.session else { return };
+        let user = device.user;
+        let request = ConversationsRequest { user, session, after: ConversationId(0), limit: 100 };
+        self.submit(Key::User(user), Command::Conversations(request));
     }
 
     fn turn(&mut self, worker: usize, most: usize) {
@@ -592,6 +633,7 @@ impl Simulation {
                     }
                 }
                 Delivery::Page { entries, head, live, .. } => {
+                    assert!(it.parts.is_empty(), "a snapshot ends before pages go on");
                     for (rev, _) in &entries {
                         assert_eq!(*rev, it.last.next(), "{it:?}");
                         it.last = *rev;
@@ -662,6 +704,26 @@ impl Simulation {
                     ..
                 } => {}
                 Delivery::Rejected { client_id: None, why, .. } => panic!("{why:?}"),
+                Delivery::Snapshot(part) => {
+                    assert!(it.number > 1, "{it:?} wants every entry");
+                    if it.parts_rev != part.rev {
+                        it.parts.clear();
+                    }
+                    it.parts_rev = part.rev;
+                    it.parts.extend(part.conversations);
+                    if part.end {
+                        assert!(part.rev >= it.last);
+                        it.last = part.rev;
+                        let parts = std::mem::take(&mut it.parts);
+                        self.lists.push((it.user, part.rev, parts, true));
+                    }
+                    self.sync(device);
+                }
+                Delivery::Conversations(list) => {
+                    let is_whole = list.end;
+                    self.lists.push((it.user, list.rev, list.conversations, is_whole));
+                }
+                Delivery::Group(_) => panic!("nobody has asked for one"),
                 Delivery::NoPage { why, .. } => panic!("no page: {why:?}"),
                 Delivery::History(_) => panic!("nobody has asked for one"),
             }
@@ -743,6 +805,7 @@ impl Simulation {
     /// Repairs everything, lets every device get what it misses, and compares.
     pub(crate) fn settle_and_check(&mut self) {
         self.planned = None;
+        self.settling = true;
         self.world.full_lanes = 0;
         self.world.full_queues = 0;
         for worker in &mut self.workers {
@@ -763,6 +826,11 @@ impl Simulation {
                             self.submit_message(device, which);
                         }
                     }
+                }
+            }
+            for device in 0..self.devices.len() {
+                if self.devices[device].number == wanted {
+                    self.list(device);
                 }
             }
             self.run_until_idle();
@@ -835,6 +903,7 @@ impl Simulation {
             }
         }
         self.check_reads(&logs, &reads);
+        self.check_lists();
         for place in self.accepted.keys() {
             let log = logs.get(&place.0);
             assert!(log.is_some_and(|log| log.contains_key(&place.1)), "{place:?} was confirmed and is lost");
@@ -842,6 +911,17 @@ impl Simulation {
         let mut places: BTreeMap<MessageId, (ConversationId, Seq)> = BTreeMap::new();
         for (&place, (message_id, _)) in &self.accepted {
             assert_eq!(places.insert(*message_id, place), None, "one id, one message");
+        }
+    }
+
+    /// Every list that somebody was told, from whatever moment, against the entries up to that moment.
+    fn check_lists(&self) {
+        for (user, rev, told, is_whole) in &self.lists {
+            let entries = (1..=rev.0).map(|rev| {
+                let entry = &self.seen[&(*user, Rev(rev))];
+                (Rev(rev), chat::Entry::decode(entry.as_ref()).expect("an entry"))
+            });
+            lists::compare(*user, told, *is_whole, &lists::expected(*user, entries));
         }
     }
 
