@@ -25,6 +25,9 @@ Examples:
       handshakes with login
   holdfast-load chat ws://127.0.0.1:8080/ws --connections 10k --rate 20000 --duration 30s --data holdfast-data
       pairs of users write to each other; nothing may be lost, doubled or out of order
+  holdfast-load chat ws://127.0.0.1:8080/ws --connections 2000 --group-members 100 --rate 500 --duration 30s \\
+      --data holdfast-data
+      20 groups of 100 users: 500 messages/s are 50,000 deliveries/s, each of which is checked
 
 Exit codes:
   0  all is well
@@ -32,6 +35,14 @@ Exit codes:
   2  something was lost, duplicated, reordered or corrupted
   3  the generator itself was the limit: do not trust the latencies
   4  the run could not be set up, or was broken off";
+
+const CHAT_EXAMPLES: &str = "\
+Examples:
+  holdfast-load chat ws://127.0.0.1:8080/ws --connections 10k --rate 20000 --duration 30s --data holdfast-data
+      pairs of users write to each other
+  holdfast-load chat ws://127.0.0.1:8080/ws --connections 2000 --group-members 500 --rate 100 --duration 60s \\
+      --data holdfast-data --json groups.json --html groups.html
+      4 groups of 500 users: 100 messages/s over all groups are 50,000 deliveries/s, senders' own events included";
 
 /// A load generator for any WebSocket server, and for chat on Holdfast.
 #[derive(Debug, Parser)]
@@ -51,7 +62,7 @@ pub enum Mode {
     Echo(EchoArgs),
     /// Connect, upgrade, log in if told, close; again and again.
     Connect(ConnectArgs),
-    /// Let pairs of users write to each other, and keep the books on every message.
+    /// Let pairs of users, or the members of groups, write to each other, and keep the books on every message.
     Chat(ChatArgs),
     /// Start the server beside this binary and show that it holds a million sessions.
     Million(MillionArgs),
@@ -273,10 +284,15 @@ pub struct ConnectArgs {
 
 /// `chat`.
 #[derive(Debug, Args)]
+#[command(after_help = CHAT_EXAMPLES)]
 pub struct ChatArgs {
     /// The endpoint, as ws://host:port/path
     pub url: String,
-    /// Messages per second in all.
+    /// Divide the users into groups of so many (--connections must be a multiple of it) instead of pairs; each message
+    /// is delivered to all of them. The server's limit is limits.group_members, 500 by default.
+    #[arg(long, value_name = "G", value_parser = parse_count)]
+    pub group_members: Option<u32>,
+    /// Messages per second in all, over all pairs or groups.
     #[arg(long, value_name = "PER_SECOND", default_value = "1000")]
     pub rate: f64,
     /// How long to send.
@@ -451,7 +467,7 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_is_understood() {
-        let joined = EXAMPLES.replace("\\\n", " ");
+        let joined = [EXAMPLES, CHAT_EXAMPLES].join("\n").replace("\\\n", " ");
         let examples: Vec<&str> =
             joined.lines().map(str::trim).filter(|line| line.starts_with("holdfast-load ")).collect();
         assert!(examples.len() >= 6);

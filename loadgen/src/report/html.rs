@@ -91,7 +91,13 @@ fn write_tiles(report: &Report, out: &mut String) -> std::fmt::Result {
         }
     }
     if let Some(messages) = &report.messages {
-        tiles.push((format!("{}/s", count(messages.per_second.round() as u64)), "messages".to_owned()));
+        let what = match &messages.groups {
+            Some(groups) => {
+                format!("deliveries in {} groups of {}", count(groups.count), count(groups.members.into()))
+            }
+            None => "messages".to_owned(),
+        };
+        tiles.push((format!("{}/s", count(messages.per_second.round() as u64)), what));
         let wrong = messages.lost + messages.duplicated + messages.reordered + messages.corrupted;
         tiles.push((count(wrong), "lost, duplicated, reordered or corrupted".to_owned()));
     }
@@ -163,7 +169,7 @@ fn write_caches(report: &Report, out: &mut String) -> std::fmt::Result {
 fn phases(report: &Report) -> Vec<(f64, f64, &'static str)> {
     let mut spans = Vec::new();
     let mut at = report.seconds.get("setup").copied().unwrap_or(0.0);
-    for name in ["ramp", "settle", "hold", "warmup", "load", "messages", "quiesce", "drain"] {
+    for name in ["ramp", "groups", "settle", "hold", "warmup", "load", "messages", "quiesce", "drain"] {
         if let Some(seconds) = report.seconds.get(name) {
             spans.push((at, at + seconds, name));
             at += seconds;

@@ -47,6 +47,9 @@ fn full() -> Report {
     let threads = vec![ThreadUse { name: "shard-0".into(), ns: 5 }];
     let target = "127.0.0.1:8080".parse().unwrap();
     let addresses = AddressPlan::new(1_000, target, &[], PairLimit(19_000), |_| true).unwrap();
+    let mut messages = Messages::of_chat(&settlement, &counts, 5_000.0);
+    messages.groups =
+        Some(GroupMessages { count: 20, members: 500, deliveries: 7, deliveries_per_second: 5_000.0 });
     let mut report = Report {
         schema: SCHEMA,
         verdict: "pass",
@@ -59,7 +62,7 @@ fn full() -> Report {
         started_unix_ms: 1_700_000_000_000,
         seed: 42,
         connections: Connections::of(&engine, 1_000, 1_000, 0.5),
-        messages: Some(Messages::of_chat(&settlement, &counts, 5_000.0)),
+        messages: Some(messages),
         server: Some(Server {
             pid: 4_242,
             bytes_per_connection: Some(per),

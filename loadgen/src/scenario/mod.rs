@@ -19,6 +19,8 @@ use crate::engine::{Ended, Fleet, Gauges, Next};
 /// What the coordinator tells the engines, in this order; each may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
+    /// All are up: do what has to be done before the first message.
+    Prepare,
     /// All are up: begin with the messages.
     Begin,
     /// The warm-up is over: forget what was measured so far.
