@@ -54,7 +54,13 @@ pub(super) fn run(args: &ChatArgs) -> Result<Report, SetupError> {
         }
         Some(group_members) => {
             setup.options.together = group_members;
-            let division = Division::new(run, group_members, connections / group_members, SEQS_REMEMBERED);
+            let division = Division::new(
+                run,
+                group_members,
+                connections / group_members,
+                SEQS_REMEMBERED,
+                Division::LOG_BYTES,
+            );
             lead(args, setup, group_members, |share| {
                 GroupBooks::new(division, share.first_member, share.members, 0)
             })

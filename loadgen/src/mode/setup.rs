@@ -63,6 +63,9 @@ pub(super) enum SetupError {
     /// Groups could not be made.
     #[error("the groups were not made: {0}")]
     Groups(String),
+    /// Inboxes could not be filled.
+    #[error("the inboxes were not filled: {0}")]
+    Inboxes(String),
     /// More connections than descriptors, without rings.
     #[error(
         "{connections} connections with the epoll driver need {needed} descriptors, RLIMIT_NOFILE is {present}; \

@@ -119,6 +119,35 @@ pub struct Messages {
     pub chat: Option<ChatMessages>,
     /// What only chats in groups have.
     pub groups: Option<GroupMessages>,
+    /// What only `sync` has.
+    pub sync: Option<SyncMessages>,
+}
+
+/// See [`Messages::sync`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SyncMessages {
+    /// Entries that each inbox got while its user was away.
+    pub behind: u32,
+    /// How many groups.
+    pub groups: u32,
+    /// Members of each.
+    pub group_members: u32,
+    /// Messages that were written to fill the inboxes.
+    pub filled: u64,
+    /// The same per second, over the filling.
+    pub filled_per_second: f64,
+    /// Members that reached the head of their inbox.
+    pub live: u64,
+    /// Inbox entries that came.
+    pub entries: u64,
+    /// The same per second, from the first connect until the last member was at the head.
+    pub entries_per_second: f64,
+    /// Pages.
+    pub pages: u64,
+    /// Their bytes, as frames of the protocol.
+    pub page_bytes: u64,
+    /// The same per second.
+    pub page_bytes_per_second: f64,
 }
 
 /// See [`Messages::groups`].
@@ -461,6 +490,7 @@ impl Messages {
                 errors: counts.errors.clone(),
             }),
             groups: None,
+            sync: None,
         }
     }
 }

@@ -54,6 +54,21 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
                 count(groups.deliveries_per_second.round() as u64),
             )?;
         }
+        if let Some(sync) = &messages.sync {
+            writeln!(
+                out,
+                "             {} messages filled the inboxes ({}/s)\n\
+                 sync         {} members at the head, {} entries ({}/s) in {} pages, {} ({}/s)",
+                count(sync.filled),
+                count(sync.filled_per_second.round() as u64),
+                count(sync.live),
+                count(sync.entries),
+                count(sync.entries_per_second.round() as u64),
+                count(sync.pages),
+                bytes(sync.page_bytes as f64),
+                bytes(sync.page_bytes_per_second),
+            )?;
+        }
         if let Some(chat) = &messages.chat {
             let odd = [
                 ("never acked", chat.unacked),

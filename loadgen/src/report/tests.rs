@@ -50,6 +50,8 @@ fn full() -> Report {
     let mut messages = Messages::of_chat(&settlement, &counts, 5_000.0);
     messages.groups =
         Some(GroupMessages { count: 20, members: 500, deliveries: 7, deliveries_per_second: 5_000.0 });
+    messages.sync =
+        Some(SyncMessages { behind: 10_000, live: 990, entries_per_second: 1.5e6, ..Default::default() });
     let mut report = Report {
         schema: SCHEMA,
         verdict: "pass",
@@ -116,7 +118,9 @@ fn full() -> Report {
         series: (0..40).map(|step| sample(f64::from(step), 25 * u64::from(step as u32))).collect(),
         curves: BTreeMap::new(),
     };
-    for name in ["accepted", "delivered", "handshake", "handshake_from_intended", "echo"] {
+    for name in
+        ["accepted", "delivered", "handshake", "handshake_from_intended", "echo", "first_page", "live"]
+    {
         report.latency(name, &some_latencies());
     }
     report

@@ -227,13 +227,7 @@ impl<L: Ledger> Chat<L> {
             return;
         }
         let Some(number) = self.books.number(member, &error.client_id) else { return };
-        let passes = [
-            error_code::RATE_LIMITED,
-            error_code::OVERLOADED,
-            error_code::STORAGE_FAILED,
-            error_code::STORAGE_FULL,
-        ];
-        if !passes.contains(&error.code.as_str()) {
+        if !passes(&error.code) {
             self.books.refused(member, error);
             return;
         }
@@ -241,6 +235,30 @@ impl<L: Ledger> Chat<L> {
         let pause = Duration::from_millis(u64::from(error.retry_after_ms)).max(RESEND_PAUSE_MIN);
         self.resends.push(Reverse((fleet.now().after(pause), member, number)));
     }
+}
+
+/// When a member comes back whose connection has ended; `drained`: the pause that a `drain` gave it.
+pub(super) fn come_back(now: Moment, why: &Ended, drained: Option<Duration>) -> Next {
+    let drained = drained.map(|pause| Next::At(now.after(pause)));
+    match why {
+        Ended::Closed(code, _) => match Reconnect::after_close(*code) {
+            Reconnect::Never => Next::Stay,
+            Reconnect::AtOnce => Next::At(now),
+            Reconnect::AfterDelay => drained.unwrap_or(Next::Backoff),
+        },
+        _ => drained.unwrap_or(Next::Backoff),
+    }
+}
+
+/// Whether a refusal passes: the same request may be taken later.
+pub(super) fn passes(code: &str) -> bool {
+    let codes = [
+        error_code::RATE_LIMITED,
+        error_code::OVERLOADED,
+        error_code::STORAGE_FAILED,
+        error_code::STORAGE_FULL,
+    ];
+    codes.contains(&code)
 }
 
 impl<L: Ledger> Scenario for Chat<L> {
@@ -306,15 +324,7 @@ impl<L: Ledger> Scenario for Chat<L> {
     }
 
     fn closed<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, why: &Ended, _was_up: bool) -> Next {
-        let drained = self.drained.remove(&member).map(|pause| Next::At(fleet.now().after(pause)));
-        match why {
-            Ended::Closed(code, _) => match Reconnect::after_close(*code) {
-                Reconnect::Never => Next::Stay,
-                Reconnect::AtOnce => Next::At(fleet.now()),
-                Reconnect::AfterDelay => drained.unwrap_or(Next::Backoff),
-            },
-            _ => drained.unwrap_or(Next::Backoff),
-        }
+        come_back(fleet.now(), why, self.drained.remove(&member))
     }
 
     fn order<D: Driver>(&mut self, fleet: &mut Fleet<D>, order: Order) {

@@ -8,8 +8,10 @@ pub mod books;
 pub mod chat;
 pub mod connect;
 pub mod echo;
+pub mod fill;
 pub mod hold;
 pub mod login;
+pub mod sync;
 
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};

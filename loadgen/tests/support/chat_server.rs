@@ -39,6 +39,10 @@ pub enum Fault {
     SkipSeq(u64),
     /// The sender is told another `seq` than the events have.
     WrongSeq(u64),
+    /// Each page comes twice.
+    RepeatPage,
+    /// The first page says that it reaches the head, and does not.
+    LiveTooEarly,
     /// No group is made, ever.
     RefuseGroups,
     /// Each group is refused for a moment, the first time.
@@ -151,7 +155,7 @@ fn serve(stream: TcpStream, world: &Mutex<World>, fault: Fault) -> tungstenite::
     let (sender, outgoing): (Sender<Out>, Receiver<Out>) = channel();
     let mut me = token.as_deref().map(user_in);
     if let Some(user) = me {
-        register(&mut lock(world), user, None, &sender);
+        register(&mut lock(world), user, None, &sender, fault);
     }
     loop {
         while let Ok(out) = outgoing.try_recv() {
@@ -192,7 +196,7 @@ fn serve(stream: TcpStream, world: &Mutex<World>, fault: Fault) -> tungstenite::
     }
 }
 
-fn register(world: &mut World, user: u64, cursor: Option<u64>, sender: &Sender<Out>) {
+fn register(world: &mut World, user: u64, cursor: Option<u64>, sender: &Sender<Out>, fault: Fault) {
     world.sessions += 1;
     let session = world.sessions;
     let record = world.users.entry(user).or_default();
@@ -206,18 +210,24 @@ fn register(world: &mut World, user: u64, cursor: Option<u64>, sender: &Sender<O
         ..chat::Welcome::default()
     };
     let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Welcome(welcome))));
-    page(record, cursor, sender);
+    page(record, cursor, sender, fault);
     record.session = Some((session, sender.clone()));
 }
 
-fn page(record: &mut User, after: u64, sender: &Sender<Out>) {
+fn page(record: &mut User, after: u64, sender: &Sender<Out>, fault: Fault) {
     let events: Vec<chat::Event> = record.inbox.iter().filter(|event| event.rev > after).cloned().collect();
     record.gapped = false;
     let mut left = events.len();
     for events in events.chunks(PAGE_ENTRIES) {
         left -= events.len();
-        let page = chat::Page { events: events.to_vec(), head: record.rev, live: left == 0 };
-        let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Page(page))));
+        let live = left == 0 || fault == Fault::LiveTooEarly;
+        let page = chat::Page { events: events.to_vec(), head: record.rev, live };
+        for _ in 0..if fault == Fault::RepeatPage { 2 } else { 1 } {
+            let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Page(page.clone()))));
+        }
+        if live {
+            return;
+        }
     }
 }
 
@@ -232,14 +242,14 @@ fn handle(
         (client_frame::Frame::Hello(hello), None) => {
             let user = user_in(&hello.token);
             *me = Some(user);
-            register(world, user, hello.cursor, sender);
+            register(world, user, hello.cursor, sender, fault);
         }
         (client_frame::Frame::Send(send), Some(user)) => receive(world, user, send, sender, fault),
         (client_frame::Frame::CreateGroup(create), Some(user)) => {
             make_group(world, user, create, sender, fault);
         }
         (client_frame::Frame::Sync(sync), Some(user)) => {
-            page(world.users.entry(user).or_default(), sync.after, sender);
+            page(world.users.entry(user).or_default(), sync.after, sender, fault);
         }
         _ => {}
     }

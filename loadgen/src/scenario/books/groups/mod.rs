@@ -46,6 +46,8 @@ struct Reader {
     own: u32,
     /// It got something that it could not make out: its sum says nothing.
     is_tainted: bool,
+    /// It had no time to get everything.
+    is_excused: bool,
 }
 
 /// What one member has sent.
@@ -98,15 +100,15 @@ pub struct Division {
 impl Division {
     /// Members of a group at most: what the log can tell apart.
     pub const MEMBERS_MAX: u32 = 10_000;
-    /// Memory of all rings.
-    const LOG_BYTES: u64 = 32 << 20;
+    /// Memory of all rings where messages come as they are sent.
+    pub const LOG_BYTES: u64 = 32 << 20;
     /// A ring's length at least: what all members of a small group may have under way is less.
     const SLOTS_MIN: u32 = 64;
 
-    /// Rings as long as `wanted` if that does not take too much memory, shorter ones otherwise.
+    /// Rings as long as `wanted` if all of them do not take more than `log_bytes`, shorter ones otherwise.
     #[must_use]
-    pub fn new(run: u32, group_members: u32, groups: u32, wanted: u32) -> Self {
-        let affordable = Self::LOG_BYTES / size_of::<Slot>() as u64 / u64::from(groups.max(1));
+    pub fn new(run: u32, group_members: u32, groups: u32, wanted: u32, log_bytes: u64) -> Self {
+        let affordable = log_bytes / size_of::<Slot>() as u64 / u64::from(groups.max(1));
         // The power of two that is not above it.
         let affordable = 1u32 << affordable.clamp(1, 1 << 20).ilog2();
         let slots_per_group = affordable.min(wanted.next_power_of_two()).max(Self::SLOTS_MIN);
@@ -129,6 +131,14 @@ impl Division {
     #[must_use]
     pub fn client_id(&self, sender: u32, number: u32) -> String {
         format!("{:08x}.{sender:x}.{number:x}", self.run)
+    }
+
+    /// The number in a `clientId`, if this sender gave it in this run.
+    #[must_use]
+    pub fn number_of(&self, sender: u32, client_id: &str) -> Option<u32> {
+        let mut parts = client_id.split('.').map(|part| u32::from_str_radix(part, 16).ok());
+        let ours = parts.next()?? == self.run && parts.next()?? == sender;
+        parts.next()?.filter(|_| ours)
     }
 
     /// The request that makes a group. `users` says which user a member is.
@@ -225,10 +235,9 @@ impl GroupBooks {
         member.is_multiple_of(self.division.group_members)
     }
 
-    /// Sound messages that reached a member.
-    #[must_use]
-    pub fn messages(&self, member: u32) -> u32 {
-        self.readers[member as usize].messages
+    /// What has not come to this member is not to be called lost.
+    pub fn excuse(&mut self, member: u32) {
+        self.readers[member as usize].is_excused = true;
     }
 
     /// The group has this id, said somebody who may know.
@@ -439,6 +448,9 @@ impl GroupBooks {
             let logged: u64 = senders.iter().map(|sender| sender.logged.seen()).sum();
             let all = (logged + unseen.iter().sum::<u64>()).max(u64::from(group.owed));
             for ((reader, sender), unseen) in readers.iter().zip(senders).zip(unseen) {
+                if reader.is_excused {
+                    continue;
+                }
                 let own = sender.logged.seen() + unseen;
                 settlement.own_lost += own.saturating_sub(u64::from(reader.own));
                 let others = u64::from(reader.messages - reader.own);
@@ -532,9 +544,7 @@ impl Ledger for GroupBooks {
         if self.is_owner(member) && client_id == self.division.creation_id(group) {
             return Some(CREATION);
         }
-        let mut parts = client_id.split('.').map(|part| u32::from_str_radix(part, 16).ok());
-        let ours = parts.next()?? == self.division.run && parts.next()?? == self.first_member + member;
-        parts.next()?.filter(|_| ours)
+        self.division.number_of(self.first_member + member, client_id)
     }
 
     fn accepted(&mut self, member: u32, accepted: &chat::Accepted, now: Moment) {

@@ -38,7 +38,10 @@ impl World {
     }
 
     fn before_the_group(wanted: u32) -> Self {
-        let division = Division { slots_per_group: wanted, ..Division::new(RUN, MEMBERS, 1, wanted) };
+        let division = Division {
+            slots_per_group: wanted,
+            ..Division::new(RUN, MEMBERS, 1, wanted, Division::LOG_BYTES)
+        };
         let books = GroupBooks::new(division, 0, MEMBERS, 0);
         Self { books, now: 1_000_000, seq: 0, revs: vec![0; MEMBERS as usize], as_json: false }
     }
@@ -421,13 +424,14 @@ fn what_was_accepted_before_the_books_were_opened_is_owed() {
     let mut world = World::new();
     world.books.groups[0].owed = 3;
     (0..2).for_each(|_| world.whole_way(0));
-    assert_eq!(world.settle().lost, 5);
+    world.books.excuse(3);
+    assert_eq!(world.settle().lost, 4, "at all but the one who had no time");
 }
 
 #[test]
 fn rings_take_no_more_memory_than_they_may() {
     for (groups, wanted) in [(1, 16_384), (200, 16_384), (10_000, 16_384), (40, 300)] {
-        let slots = u64::from(Division::new(RUN, 2, groups, wanted).slots_per_group);
+        let slots = u64::from(Division::new(RUN, 2, groups, wanted, Division::LOG_BYTES).slots_per_group);
         assert!(slots >= 64 && slots.is_power_of_two() && slots <= u64::from(wanted.next_power_of_two()));
         assert!(slots == 64 || u64::from(groups) * slots * 32 <= Division::LOG_BYTES);
     }
