@@ -19,7 +19,17 @@ enum Value<'a> {
 }
 
 /// Takes one varint from the front.
+#[inline]
 fn number(bytes: &mut &[u8]) -> Option<u64> {
+    // Keys, and the lengths of what is short.
+    if let [byte @ 0..0x80, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(u64::from(*byte));
+    }
+    long_number(bytes)
+}
+
+fn long_number(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for (index, &byte) in bytes.iter().enumerate().take(10) {
         value |= u64::from(byte & 0x7f) << (7 * index as u32).min(63);
@@ -42,6 +52,7 @@ fn take<'a>(bytes: &mut &'a [u8], count: u64) -> Option<&'a [u8]> {
 }
 
 /// Takes one field from the front.
+#[inline]
 fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
     let key = number(bytes)?;
     let value = match key & 7 {

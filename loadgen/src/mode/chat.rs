@@ -9,9 +9,9 @@ use crate::arrival::Schedule;
 use crate::cli::ChatArgs;
 use crate::clock;
 use crate::crew::Crew;
-use crate::engine::EngineOptions;
+use crate::engine::{EngineOptions, Tally};
 use crate::measure::cpu::CpuSample;
-use crate::pilot::{PhaseEnd, Pilot, catch_signals};
+use crate::pilot::{Landing, PhaseEnd, Pilot, catch_signals};
 use crate::progress::Progress;
 use crate::random::Random;
 use crate::report::{GroupMessages, Messages, Report, Threshold, thousandth};
@@ -152,8 +152,8 @@ fn lead<L: Ledger>(
         let end = pilot.phase("groups", GROUPS_AT_MOST, |now| now.outstanding == 0 || now.broken > 0)?;
         let snapshot = pilot.snapshot();
         if end == PhaseEnd::TimeUp || snapshot.outstanding != 0 {
-            let reports = pilot.land()?.reports;
-            return Err(not_made(&reports, connections / group_members, snapshot.outstanding));
+            let landing = pilot.land()?;
+            return Err(not_made(&landing, connections / group_members, snapshot.outstanding));
         }
         making = Some(clock::monotonic().since(begin).as_secs_f64());
     }
@@ -241,18 +241,20 @@ fn lead<L: Ledger>(
 }
 
 /// What is said when groups could not be made.
-fn not_made<L: Ledger>(reports: &[ChatReport<L>], groups: u32, outstanding: i64) -> SetupError {
-    let why = reports.iter().find_map(|report| report.books.broken().map(str::to_owned));
-    let errors = reports.iter().flat_map(|report| report.counts.errors.iter());
-    let errors: Vec<String> = errors.map(|(code, count)| format!("{count} × {code}")).collect();
-    let errors = if errors.is_empty() { "none".to_owned() } else { errors.join(", ") };
-    let why = why.unwrap_or_else(|| {
-        format!(
-            "{outstanding} answers and events of the making of {groups} groups are missing after {GROUPS_AT_MOST:?}; \
-             errors that the server sent: {errors}"
-        )
-    });
-    SetupError::Groups(why)
+fn not_made<L: Ledger>(landing: &Landing<ChatReport<L>>, groups: u32, outstanding: i64) -> SetupError {
+    if let Some(why) = landing.reports.iter().find_map(|report| report.books.broken()) {
+        return SetupError::Groups(why.to_owned());
+    }
+    let mut errors = Tally::default();
+    landing.reports.iter().for_each(|report| errors.merge(&report.counts.errors));
+    let mut ends = landing.engine.failures.clone();
+    ends.merge(&landing.engine.losses);
+    SetupError::Groups(format!(
+        "{outstanding} answers and events of the making of {groups} groups are missing after {GROUPS_AT_MOST:?}; errors \
+         that the server sent: {}; connections that ended: {}",
+        errors.list(),
+        ends.list()
+    ))
 }
 
 /// Closes the books of all threads.

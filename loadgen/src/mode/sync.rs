@@ -212,21 +212,15 @@ fn too_slow(
     missing: i64,
     engine: &crate::engine::EngineReport,
 ) -> String {
-    let errors: Vec<String> = filled.errors.iter().map(|(code, count)| format!("{count} × {code}")).collect();
-    let failures: Vec<String> = engine
-        .failures
-        .iter()
-        .chain(engine.losses.iter())
-        .map(|(why, count)| format!("{count} × {why}"))
-        .collect();
-    let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let mut ends = engine.failures.clone();
+    ends.merge(&engine.losses);
     format!(
         "{} messages were accepted in {within:?}, and {missing} are missing; errors that the server sent: {}; \
-         connections that failed: {}; give it more time with --fill-within, more writers with --writers, or raise \
+         connections that ended: {}; give it more time with --fill-within, more writers with --writers, or raise \
          limits.send_per_second and limits.send_burst of the server",
         count(filled.acked),
-        list(&errors),
-        list(&failures)
+        filled.errors.list(),
+        ends.list()
     )
 }
 

@@ -250,6 +250,12 @@ pub(super) fn come_back(now: Moment, why: &Ended, drained: Option<Duration>) -> 
     }
 }
 
+/// How a connection ends that brought something else than frames; without an error it came as the wrong kind of message.
+pub(super) fn no_frame(error: Option<&FrameError>) -> Ended {
+    let why = error.map_or_else(|| "text and binary are mixed up".to_owned(), ToString::to_string);
+    Ended::Scenario(format!("a message that is no frame of the protocol: {why}"))
+}
+
 /// Whether a refusal passes: the same request may be taken later.
 pub(super) fn passes(code: &str) -> bool {
     let codes = [
@@ -292,9 +298,9 @@ impl<L: Ledger> Scenario for Chat<L> {
                 self.report.unasked_frames += 1;
                 return;
             }
-            Some(Err(_)) | None => {
+            refused => {
                 self.report.bad_frames += 1;
-                fleet.fail(member, Ended::Scenario("a message that is no frame of the protocol".into()));
+                fleet.fail(member, no_frame(refused.and_then(Result::err).as_ref()));
                 return;
             }
         };

@@ -16,7 +16,7 @@ use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
 
 use super::books::groups::Division;
-use super::chat::{come_back, passes};
+use super::chat::{come_back, no_frame, passes};
 use super::login::Login;
 use super::{Order, Scenario};
 use crate::engine::{Ended, Fleet, Gauges, Next, Tally};
@@ -325,7 +325,7 @@ impl Scenario for Fill {
             },
             // Of a later version of the protocol.
             Err(FrameError::Missing { .. }) => {}
-            _ => fleet.fail(writer, Ended::Scenario("a message that is no frame of the protocol".into())),
+            refused => fleet.fail(writer, no_frame(refused.err().as_ref())),
         }
     }
 

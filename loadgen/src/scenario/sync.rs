@@ -20,7 +20,7 @@ use holdfast_reactor::{Driver, Moment};
 use super::Scenario;
 use super::books::Ledger;
 use super::books::groups::GroupBooks;
-use super::chat::{ChatCounts, come_back};
+use super::chat::{ChatCounts, come_back, no_frame};
 use super::login::Login;
 use crate::engine::{Ended, Fleet, Gauges, Next};
 use crate::measure::latency::Latencies;
@@ -221,9 +221,9 @@ impl Scenario for Catchup {
                 self.counts.chat.unasked_frames += 1;
                 return;
             }
-            Some(Err(_)) | None => {
+            refused => {
                 self.counts.chat.bad_frames += 1;
-                fleet.fail(member, Ended::Scenario("a message that is no frame of the protocol".into()));
+                fleet.fail(member, no_frame(refused.and_then(Result::err).as_ref()));
                 return;
             }
         };
