@@ -642,7 +642,7 @@ impl Ledger for GroupBooks {
         self.readers[member as usize].place.step(event.rev, &mut self.counts);
         match entry.kind {
             Some(entry::Kind::Message(message)) => self.examine(member, &message, Some(print), now, users),
-            None => self.counts.foreign += 1,
+            _ => self.counts.foreign += 1,
         }
         true
     }
