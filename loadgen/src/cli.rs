@@ -25,6 +25,11 @@ Examples:
       handshakes with login
   holdfast-load chat ws://127.0.0.1:8080/ws --connections 10k --rate 20000 --duration 30s --data holdfast-data
       pairs of users write to each other; nothing may be lost, doubled or out of order
+  holdfast-load chat ws://127.0.0.1:8080/ws --connections 2000 --group-members 100 --rate 500 --duration 30s \\
+      --data holdfast-data
+      20 groups of 100 users: 500 messages/s are 50,000 deliveries/s, each of which is checked
+  holdfast-load sync ws://127.0.0.1:8080/ws --connections 1000 --behind 10000 --data holdfast-data
+      1,000 users come back to 10,000 entries each
 
 Exit codes:
   0  all is well
@@ -32,6 +37,25 @@ Exit codes:
   2  something was lost, duplicated, reordered or corrupted
   3  the generator itself was the limit: do not trust the latencies
   4  the run could not be set up, or was broken off";
+
+const CHAT_EXAMPLES: &str = "\
+Examples:
+  holdfast-load chat ws://127.0.0.1:8080/ws --connections 10k --rate 20000 --duration 30s --data holdfast-data
+      pairs of users write to each other
+  holdfast-load chat ws://127.0.0.1:8080/ws --connections 2000 --group-members 500 --rate 100 --duration 60s \\
+      --data holdfast-data --json groups.json --html groups.html
+      4 groups of 500 users: 100 messages/s over all groups are 50,000 deliveries/s, senders' own events included";
+
+const SYNC_EXAMPLES: &str = "\
+Examples:
+  holdfast-load sync ws://127.0.0.1:8080/ws --connections 1000 --behind 10000 --data holdfast-data
+      10 groups of 100 users get 10,000 entries each; then all 1,000 log in at once with cursor 0
+  holdfast-load sync ws://127.0.0.1:8080/ws --connections 5000 --behind 1000 --group-members 500 --ramp 500 \\
+      --data holdfast-data --json sync.json --html sync.html
+      500 come back per second
+
+The users should be fresh ones: what an earlier run left in their inboxes is read too. Filling is bounded by the server's
+limits.send_per_second for each of the --writers; raise it there, or give more writers, to fill faster.";
 
 /// A load generator for any WebSocket server, and for chat on Holdfast.
 #[derive(Debug, Parser)]
@@ -51,8 +75,10 @@ pub enum Mode {
     Echo(EchoArgs),
     /// Connect, upgrade, log in if told, close; again and again.
     Connect(ConnectArgs),
-    /// Let pairs of users write to each other, and keep the books on every message.
+    /// Let pairs of users, or the members of groups, write to each other, and keep the books on every message.
     Chat(ChatArgs),
+    /// Let many users come back at once to inboxes that have filled up while they were away.
+    Sync(SyncArgs),
     /// Start the server beside this binary and show that it holds a million sessions.
     Million(MillionArgs),
     /// Be the client of Autobahn|Testsuite's fuzzing server.
@@ -273,10 +299,15 @@ pub struct ConnectArgs {
 
 /// `chat`.
 #[derive(Debug, Args)]
+#[command(after_help = CHAT_EXAMPLES)]
 pub struct ChatArgs {
     /// The endpoint, as ws://host:port/path
     pub url: String,
-    /// Messages per second in all.
+    /// Divide the users into groups of so many (--connections must be a multiple of it) instead of pairs; each message
+    /// is delivered to all of them. The server's limit is limits.group_members, 500 by default.
+    #[arg(long, value_name = "G", value_parser = parse_count)]
+    pub group_members: Option<u32>,
+    /// Messages per second in all, over all pairs or groups.
     #[arg(long, value_name = "PER_SECOND", default_value = "1000")]
     pub rate: f64,
     /// How long to send.
@@ -306,6 +337,50 @@ pub struct ChatArgs {
     /// Honesty.
     #[command(flatten)]
     pub lateness: LatenessArgs,
+    /// Report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `sync`.
+#[derive(Debug, Args)]
+#[command(after_help = SYNC_EXAMPLES)]
+pub struct SyncArgs {
+    /// The endpoint, as ws://host:port/path
+    pub url: String,
+    /// Entries that each inbox gets while its user is away.
+    #[arg(long, value_name = "B", value_parser = parse_count, default_value = "10000")]
+    pub behind: u32,
+    /// Users of each group; --connections must be a multiple of it.
+    #[arg(long, value_name = "G", value_parser = parse_count, default_value = "100")]
+    pub group_members: u32,
+    /// Members of each group that write to fill the inboxes, at most; the others are away.
+    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "20")]
+    pub writers: u32,
+    /// How long filling may take.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15m")]
+    pub fill_within: Duration,
+    /// How long it may take until all are at the head.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2m")]
+    pub duration: Duration,
+    /// Bytes of a message's text (at least 60: the stamp).
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = parse_count)]
+    pub size: u32,
+    /// The p99 from the intended moment of a connect to the first page that is demanded.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_first_page_p99: Option<Duration>,
+    /// The p99 from the intended moment of a connect to the head of the inbox that is demanded.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_live_p99: Option<Duration>,
+    /// Entries per second, over all, that are demanded.
+    #[arg(long, value_name = "PER_SECOND")]
+    pub min_entries_per_second: Option<f64>,
+    /// Connections.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Login.
+    #[command(flatten)]
+    pub login: LoginArgs,
     /// Report.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -451,7 +526,7 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_is_understood() {
-        let joined = EXAMPLES.replace("\\\n", " ");
+        let joined = [EXAMPLES, CHAT_EXAMPLES, SYNC_EXAMPLES].join("\n").replace("\\\n", " ");
         let examples: Vec<&str> =
             joined.lines().map(str::trim).filter(|line| line.starts_with("holdfast-load ")).collect();
         assert!(examples.len() >= 6);

@@ -1,7 +1,7 @@
 //! The threads of a run: each has its own driver, its own members and its own engine.
 //!
-//! Members are numbered through all threads, and each thread has a stretch of them of even length, so that
-//! neighbours (who may talk to each other) are in the same one.
+//! Members are numbered through all threads, and each thread has a stretch of them, of such a length that those who
+//! share books (pairs, groups) are in the same one.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -232,10 +232,10 @@ fn ready_or<D: Driver>(driver: Result<D, ReactorError>, ready: &Sender<Waker>) -
     Ok(driver)
 }
 
-/// Splits the members into stretches of even length, and the rates with them.
+/// Splits the members into stretches, and the rates with them.
 fn shares(options: &EngineOptions, threads: u32) -> Vec<EngineOptions> {
     let threads = threads.clamp(1, options.members.max(1));
-    let each = (options.members.div_ceil(threads) + 1) & !1;
+    let each = options.members.div_ceil(threads).next_multiple_of(options.together.max(1));
     let mut shares = Vec::new();
     let mut first = 0;
     while first < options.members || shares.is_empty() {
@@ -264,6 +264,7 @@ mod tests {
         let addresses = AddressPlan::new(members, target, &[], PairLimit(u32::MAX), |_| false).unwrap();
         EngineOptions {
             members,
+            together: 2,
             first_member: 0,
             seed: 1,
             addresses: Arc::new(addresses),
@@ -278,6 +279,14 @@ mod tests {
             heartbeat: Duration::ZERO,
             message_bytes_max: 1 << 16,
         }
+    }
+
+    #[test]
+    fn groups_stay_together() {
+        let shares = shares(&EngineOptions { together: 300, ..options(1_200) }, 3);
+        let stretches: Vec<(u32, u32)> =
+            shares.iter().map(|share| (share.first_member, share.members)).collect();
+        assert_eq!(stretches, [(0, 600), (600, 600)]);
     }
 
     #[test]

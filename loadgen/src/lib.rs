@@ -37,3 +37,4 @@ pub mod stamp;
 pub mod target;
 pub mod token;
 pub mod units;
+pub mod wire;

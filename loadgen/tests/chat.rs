@@ -130,6 +130,85 @@ fn who_is_told_not_to_come_back_stays_away() {
     assert_eq!(run.number("/connections/held"), 0.0);
 }
 
+/// Two groups of three.
+const GROUPS: [&str; 8] = ["-n", "6", "--group-members", "3", "--rate", "200", "--arrivals", "constant"];
+
+#[test]
+fn groups_on_an_honest_server_pass() {
+    for driver in DRIVERS {
+        for more in [&[][..], &["--format", "json"], &["--hello"], &["--threads", "2"]] {
+            let server = ChatServer::start(Fault::None);
+            let words: Vec<&str> = GROUPS.iter().chain(more).copied().collect();
+            let run = chat(driver, &server, &words).expect(0);
+            let sent = run.number("/messages/sent");
+            assert!((120.0..=145.0).contains(&sent), "200/s for 0.7 s are 140, not {sent}");
+            assert_eq!(run.number("/messages/acked"), sent);
+            assert_eq!(run.number("/messages/delivered"), 2.0 * sent);
+            assert_eq!(run.number("/messages/chat/own"), sent);
+            assert_eq!(run.number("/messages/groups/deliveries"), 3.0 * sent);
+            assert_eq!(
+                (run.number("/messages/groups/count"), run.number("/messages/groups/members")),
+                (2.0, 3.0)
+            );
+            assert!(run.number("/messages/groups/deliveries_per_second") > 400.0);
+            assert_eq!(run.number("/latency_us/delivered/count"), 2.0 * sent);
+            assert!(run.number("/seconds/groups") >= 0.0);
+        }
+    }
+}
+
+#[test]
+fn whatever_a_server_does_wrong_in_a_group_is_found() {
+    for format in ["proto", "json"] {
+        for (fault, counter) in [
+            (Fault::LoseDelivery(30), "lost"),
+            (Fault::LoseOwnEvent(30), "chat/own_lost"),
+            (Fault::DeliverTwice(30), "duplicated"),
+            (Fault::RepeatRev(30), "chat/revs_repeated"),
+            (Fault::Reorder(30), "reordered"),
+            (Fault::Corrupt(30), "corrupted"),
+            (Fault::SkipRev(30), "chat/revs_missing"),
+            (Fault::SkipSeq(30), "chat/seqs_missing"),
+            (Fault::WrongSeq(30), "chat/seqs_conflicting"),
+        ] {
+            let server = ChatServer::start(fault);
+            let words: Vec<&str> = GROUPS.into_iter().chain(["--format", format]).collect();
+            let run = chat("uring", &server, &words).expect(2);
+            assert!(run.number(&format!("/messages/{counter}")) >= 1.0, "{fault:?}\n{}", run.stdout);
+            assert_eq!(run.json["outcome"], "incorrect");
+        }
+    }
+}
+
+#[test]
+fn groups_survive_refusals_gaps_and_reconnects() {
+    for (fault, counter) in [
+        (Fault::RateLimit(30), "chat/resent"),
+        (Fault::Gap(30), "chat/gaps"),
+        (Fault::CloseAll(30, 4_201), "chat/reconnects"),
+        (Fault::DelayGroups, "chat/errors/overloaded"),
+    ] {
+        let server = ChatServer::start(fault);
+        let words: Vec<&str> = GROUPS.into_iter().chain(["--max-lost", "6"]).collect();
+        let run = chat("epoll", &server, &words).expect(0);
+        assert!(run.number(&format!("/messages/{counter}")) >= 1.0, "{fault:?}\n{}", run.stdout);
+        assert_eq!(
+            run.number("/messages/groups/deliveries"),
+            3.0 * run.number("/messages/sent"),
+            "{fault:?}"
+        );
+    }
+}
+
+#[test]
+fn groups_that_cannot_be_are_said_so() {
+    let server = ChatServer::start(Fault::RefuseGroups);
+    let run = chat("uring", &server, &GROUPS).expect(4);
+    assert!(run.stderr.contains("too_many_members: planted"), "{}", run.stderr);
+    let run = chat("uring", &server, &["-n", "7", "--group-members", "3"]).expect(4);
+    assert!(run.stderr.contains("1 would be left over") && run.stderr.contains("6 or 9"), "{}", run.stderr);
+}
+
 #[test]
 fn hold_and_connect_log_in_too() {
     let key = Key::new();

@@ -124,6 +124,12 @@ impl<D: Driver> Fleet<D> {
         self.members[member as usize].phase == Phase::Opening
     }
 
+    /// When the schedule wanted a member's connect, as long as it is not up.
+    #[must_use]
+    pub fn intended(&self, member: u32) -> Option<Moment> {
+        self.openings.get(&member).map(|opening| opening.intended)
+    }
+
     /// Nobody who is not connecting already will.
     pub fn stop_connecting(&mut self) {
         self.queue.clear();

@@ -141,6 +141,16 @@ impl Tally {
         self.counts.iter().map(|(name, count)| (name.as_str(), *count))
     }
 
+    /// `3 × this, 1 × that`, or `none`.
+    #[must_use]
+    pub fn list(&self) -> String {
+        if self.counts.is_empty() {
+            return "none".to_owned();
+        }
+        let each: Vec<String> = self.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+        each.join(", ")
+    }
+
     /// All together.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -197,6 +207,11 @@ mod tests {
 
     #[test]
     fn a_server_that_invents_reasons_fills_no_memory() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.list(), "none");
+        tally.add("a");
+        tally.add("b");
+        assert_eq!(tally.list(), "1 × a, 1 × b");
         let mut tally = Tally::default();
         (0..1_000).for_each(|number| tally.add(&format!("reason {number}")));
         tally.add(&"x".repeat(1_000));

@@ -20,6 +20,8 @@ pub enum Ramp {
 pub struct EngineOptions {
     /// Members of this thread.
     pub members: u32,
+    /// So many neighbours, from a multiple of it on, are in the same thread.
+    pub together: u32,
     /// The number of its first one among all threads'.
     pub first_member: u32,
     /// Everything random follows from it.

@@ -83,6 +83,8 @@ pub struct Gauges {
     pub done: AtomicU64,
     /// What the scenario still waits for. One thread alone may be below zero: it received what another had sent.
     pub outstanding: AtomicI64,
+    /// Not 0 when the scenario cannot come to what it was meant to do, and says in its report why.
+    pub broken: AtomicU64,
     /// Orders that were carried out before the other gauges were written.
     pub orders: AtomicU64,
 }
@@ -116,6 +118,8 @@ pub struct Snapshot {
     pub done: u64,
     /// See [`Gauges`].
     pub outstanding: i64,
+    /// See [`Gauges`].
+    pub broken: u64,
     /// Orders that every thread has carried out. Before all have, nothing that was ordered can be said to be over.
     pub orders: u64,
 }
@@ -134,6 +138,7 @@ impl Snapshot {
             sum.opened += read(&gauges.opened);
             sum.up += read(&gauges.up);
             sum.sent += read(&gauges.sent);
+            sum.broken += read(&gauges.broken);
             sum.done += read(&gauges.done);
             sum.outstanding += gauges.outstanding.load(Ordering::Acquire);
         }

@@ -43,6 +43,7 @@ fn cases(args: &AutobahnArgs) -> Result<AutobahnReport, SetupError> {
     let kind = driver(args.driver)?;
     let options = EngineOptions {
         members: 1,
+        together: 1,
         first_member: 0,
         seed: 1,
         addresses: Arc::new(AddressPlan::new(1, target.address, &[], pair_limit(), |_| false)?),

@@ -95,6 +95,8 @@ pub(super) fn run(args: &EchoArgs) -> Result<Report, SetupError> {
         corrupted: sum.corrupted,
         per_second: tenth(done as f64 / load.max(1e-9)),
         chat: None,
+        groups: None,
+        sync: None,
     });
     if let (Some(server), Some(cpu)) = (&mut report.server, &cpu) {
         server.cpu.insert("load", cpu_phase(cpu, load));

@@ -191,6 +191,7 @@ fn set_up(
     let target = Target::parse(&url_of(address, "/ws"))?;
     let options = EngineOptions {
         members: args.connections,
+        together: 2,
         first_member: 0,
         seed,
         addresses: Arc::new(addresses),
@@ -213,7 +214,7 @@ fn start_crew(
     args: &MillionArgs,
     setup: &Setup,
     server: &ServerProcess,
-) -> Result<Crew<ChatReport>, SetupError> {
+) -> Result<Crew<ChatReport<Books>>, SetupError> {
     let connections = args.connections;
     let mint = Mint::from_file(&server.token_key(), clock::unix_ms() / 1_000, TOKEN_LIFETIME.as_secs())?;
     let credentials = Credentials::Mint { mint, first_user: FIRST_USER };
@@ -236,7 +237,7 @@ fn start_crew(
 /// Through all phases; what was measured stands in `measured` also when it is broken off.
 fn lead(
     args: &MillionArgs,
-    pilot: &mut Pilot<ChatReport>,
+    pilot: &mut Pilot<ChatReport<Books>>,
     measured: &mut Measured,
 ) -> Result<(), PilotError> {
     let pid = pilot.server.as_ref().map(ServerProcess::pid);
@@ -294,7 +295,7 @@ fn judge(
     args: &MillionArgs,
     setup: &Setup,
     measured: Measured,
-    landing: Landing<ChatReport>,
+    landing: Landing<ChatReport<Books>>,
     error: Option<String>,
 ) -> Report {
     let Landing { engine, reports, sampler, .. } = landing;

@@ -7,6 +7,7 @@ mod echo;
 mod hold;
 mod million;
 mod setup;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ pub fn run() -> ExitCode {
         Mode::Echo(args) => (echo::run(args), &args.output),
         Mode::Connect(args) => (connect::run(args), &args.output),
         Mode::Chat(args) => (chat::run(args), &args.output),
+        Mode::Sync(args) => (sync::run(args), &args.output),
         Mode::Million(args) => (million::run(args), &args.reports()),
         Mode::Autobahn(args) => return autobahn::run(args),
     };

@@ -60,6 +60,12 @@ pub(super) enum SetupError {
     /// Options that do not go together, or values out of range.
     #[error("{0}")]
     Usage(String),
+    /// Groups could not be made.
+    #[error("the groups were not made: {0}")]
+    Groups(String),
+    /// Inboxes could not be filled.
+    #[error("the inboxes were not filled: {0}")]
+    Inboxes(String),
     /// More connections than descriptors, without rings.
     #[error(
         "{connections} connections with the epoll driver need {needed} descriptors, RLIMIT_NOFILE is {present}; \
@@ -129,6 +135,7 @@ impl Setup {
         let ramp = fleet.ramp.map_or(Ramp::Flat, |rate| Ramp::Rate(rate, fleet.arrivals));
         let options = EngineOptions {
             members: connections,
+            together: 2,
             first_member: 0,
             seed,
             addresses: Arc::new(addresses),

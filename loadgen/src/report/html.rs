@@ -91,7 +91,19 @@ fn write_tiles(report: &Report, out: &mut String) -> std::fmt::Result {
         }
     }
     if let Some(messages) = &report.messages {
-        tiles.push((format!("{}/s", count(messages.per_second.round() as u64)), "messages".to_owned()));
+        let what = match &messages.groups {
+            Some(groups) => {
+                format!("deliveries in {} groups of {}", count(groups.count), count(groups.members.into()))
+            }
+            None if messages.sync.is_some() => "inbox entries".to_owned(),
+            None => "messages".to_owned(),
+        };
+        if let Some(sync) = &messages.sync {
+            let what = format!("members at the head, {} entries behind", count(sync.behind.into()));
+            tiles.push((count(sync.live), what));
+            tiles.push((format!("{}/s", bytes(sync.page_bytes_per_second)), "of pages".to_owned()));
+        }
+        tiles.push((format!("{}/s", count(messages.per_second.round() as u64)), what));
         let wrong = messages.lost + messages.duplicated + messages.reordered + messages.corrupted;
         tiles.push((count(wrong), "lost, duplicated, reordered or corrupted".to_owned()));
     }
@@ -162,8 +174,9 @@ fn write_caches(report: &Report, out: &mut String) -> std::fmt::Result {
 /// `ramp`, `hold` … as spans of the time axis, in the order in which they happened.
 fn phases(report: &Report) -> Vec<(f64, f64, &'static str)> {
     let mut spans = Vec::new();
-    let mut at = report.seconds.get("setup").copied().unwrap_or(0.0);
-    for name in ["ramp", "settle", "hold", "warmup", "load", "messages", "quiesce", "drain"] {
+    let mut at = ["setup", "fill"].iter().filter_map(|name| report.seconds.get(name)).sum();
+    for name in ["ramp", "groups", "settle", "hold", "warmup", "load", "messages", "quiesce", "sync", "drain"]
+    {
         if let Some(seconds) = report.seconds.get(name) {
             spans.push((at, at + seconds, name));
             at += seconds;
@@ -229,8 +242,14 @@ fn plots(report: &Report) -> Vec<Plot<'_>> {
             y_logarithmic: false,
         });
     }
-    let curves =
-        [("accepted", "accepted"), ("delivered", "delivered"), ("echo", "echo"), ("handshake", "handshake")];
+    let curves = [
+        ("accepted", "accepted"),
+        ("delivered", "delivered"),
+        ("echo", "echo"),
+        ("first_page", "first page"),
+        ("live", "live"),
+        ("handshake", "handshake"),
+    ];
     let curves: Vec<Series<'_>> = curves
         .into_iter()
         .filter_map(|(key, name)| Some(line(name, tail(report.curves.get(key)?))))

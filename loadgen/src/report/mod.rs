@@ -117,6 +117,50 @@ pub struct Messages {
     pub per_second: f64,
     /// What only chats have.
     pub chat: Option<ChatMessages>,
+    /// What only chats in groups have.
+    pub groups: Option<GroupMessages>,
+    /// What only `sync` has.
+    pub sync: Option<SyncMessages>,
+}
+
+/// See [`Messages::sync`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SyncMessages {
+    /// Entries that each inbox got while its user was away.
+    pub behind: u32,
+    /// How many groups.
+    pub groups: u32,
+    /// Members of each.
+    pub group_members: u32,
+    /// Messages that were written to fill the inboxes.
+    pub filled: u64,
+    /// The same per second, over the filling.
+    pub filled_per_second: f64,
+    /// Members that reached the head of their inbox.
+    pub live: u64,
+    /// Inbox entries that came.
+    pub entries: u64,
+    /// The same per second, from the first connect until the last member was at the head.
+    pub entries_per_second: f64,
+    /// Pages.
+    pub pages: u64,
+    /// Their bytes, as frames of the protocol.
+    pub page_bytes: u64,
+    /// The same per second.
+    pub page_bytes_per_second: f64,
+}
+
+/// See [`Messages::groups`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct GroupMessages {
+    /// How many groups.
+    pub count: u64,
+    /// Members of each.
+    pub members: u32,
+    /// Events of messages that reached a member's device, senders' own included.
+    pub deliveries: u64,
+    /// The same per second, over the measured time.
+    pub deliveries_per_second: f64,
 }
 
 /// See [`Messages::chat`].
@@ -144,6 +188,10 @@ pub struct ChatMessages {
     pub revs_missing: u64,
     /// Conversation numbers that were left out.
     pub seqs_missing: u64,
+    /// Conversation numbers that stand for one thing here and for another there.
+    pub seqs_conflicting: u64,
+    /// Frames that nobody had asked for, and that are unknown here.
+    pub unasked_frames: u64,
     /// Due and held back because the server owed acks.
     pub held_back: u64,
     /// Due and never sent.
@@ -430,6 +478,8 @@ impl Messages {
                 revs_repeated: books.revs_repeated,
                 revs_missing: books.revs_missing,
                 seqs_missing: books.seqs_missing,
+                seqs_conflicting: books.seqs_conflicting,
+                unasked_frames: counts.unasked_frames,
                 held_back: counts.held_back,
                 unsent: counts.unsent,
                 gaps: counts.gaps,
@@ -439,6 +489,8 @@ impl Messages {
                 refused: books.refused.clone(),
                 errors: counts.errors.clone(),
             }),
+            groups: None,
+            sync: None,
         }
     }
 }

@@ -44,6 +44,31 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             count(messages.reordered),
             count(messages.corrupted),
         )?;
+        if let Some(groups) = &messages.groups {
+            writeln!(
+                out,
+                "             {} groups of {}: {} deliveries, senders' own included ({}/s)",
+                count(groups.count),
+                count(groups.members.into()),
+                count(groups.deliveries),
+                count(groups.deliveries_per_second.round() as u64),
+            )?;
+        }
+        if let Some(sync) = &messages.sync {
+            writeln!(
+                out,
+                "             {} messages filled the inboxes ({}/s)\n\
+                 sync         {} members at the head, {} entries ({}/s) in {} pages, {} ({}/s)",
+                count(sync.filled),
+                count(sync.filled_per_second.round() as u64),
+                count(sync.live),
+                count(sync.entries),
+                count(sync.entries_per_second.round() as u64),
+                count(sync.pages),
+                bytes(sync.page_bytes as f64),
+                bytes(sync.page_bytes_per_second),
+            )?;
+        }
         if let Some(chat) = &messages.chat {
             let odd = [
                 ("never acked", chat.unacked),
@@ -54,6 +79,9 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
                 ("inbox numbers repeated", chat.revs_repeated),
                 ("inbox numbers missing", chat.revs_missing),
                 ("conversation numbers missing", chat.seqs_missing),
+                ("conversation numbers that name two things", chat.seqs_conflicting),
+                ("entries of something else", chat.foreign),
+                ("frames that were not asked for", chat.unasked_frames),
                 ("held back for want of acks", chat.held_back),
                 ("never sent for want of acks", chat.unsent),
                 ("gaps", chat.gaps),

@@ -47,6 +47,11 @@ fn full() -> Report {
     let threads = vec![ThreadUse { name: "shard-0".into(), ns: 5 }];
     let target = "127.0.0.1:8080".parse().unwrap();
     let addresses = AddressPlan::new(1_000, target, &[], PairLimit(19_000), |_| true).unwrap();
+    let mut messages = Messages::of_chat(&settlement, &counts, 5_000.0);
+    messages.groups =
+        Some(GroupMessages { count: 20, members: 500, deliveries: 7, deliveries_per_second: 5_000.0 });
+    messages.sync =
+        Some(SyncMessages { behind: 10_000, live: 990, entries_per_second: 1.5e6, ..Default::default() });
     let mut report = Report {
         schema: SCHEMA,
         verdict: "pass",
@@ -59,7 +64,7 @@ fn full() -> Report {
         started_unix_ms: 1_700_000_000_000,
         seed: 42,
         connections: Connections::of(&engine, 1_000, 1_000, 0.5),
-        messages: Some(Messages::of_chat(&settlement, &counts, 5_000.0)),
+        messages: Some(messages),
         server: Some(Server {
             pid: 4_242,
             bytes_per_connection: Some(per),
@@ -113,7 +118,9 @@ fn full() -> Report {
         series: (0..40).map(|step| sample(f64::from(step), 25 * u64::from(step as u32))).collect(),
         curves: BTreeMap::new(),
     };
-    for name in ["accepted", "delivered", "handshake", "handshake_from_intended", "echo"] {
+    for name in
+        ["accepted", "delivered", "handshake", "handshake_from_intended", "echo", "first_page", "live"]
+    {
         report.latency(name, &some_latencies());
     }
     report

@@ -1,7 +1,8 @@
 //! Users who log in and write to each other, through whatever happens to their connections.
 //!
 //! A member that comes back says in `hello` which `rev` it has, and sends again what was not acked; a `gap` is
-//! healed by `sync`; a refusal that names a delay is tried again after it. The [`Books`] judge the outcome.
+//! healed by `sync`; a refusal that names a delay is tried again after it. The books ([`Ledger`]) judge the outcome, and
+//! know who talks to whom.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -9,30 +10,33 @@ use std::time::Duration;
 
 use holdfast_protocol::chat::close::Reconnect;
 use holdfast_protocol::chat::{
-    self, Ack, Body, Send, ServerFrame, Sync, body, client_frame, error_code, server_frame,
+    self, Ack, FrameError, ServerFrame, Sync, client_frame, error_code, server_frame,
 };
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
 
-use super::books::Books;
+use super::books::ledger::{CREATION, Ledger};
 use super::login::Login;
 use super::{Order, Scenario};
 use crate::arrival::Schedule;
 use crate::engine::{Ended, Fleet, Gauges, Next, Tally};
 use crate::measure::latency::Latencies;
 use crate::random::Random;
+use crate::wire;
 
 /// See the module's doc.
 #[derive(Debug)]
-pub struct Chat {
+pub struct Chat<L> {
     login: Login,
     first_member: u32,
-    books: Books,
+    books: L,
     body_bytes: usize,
     schedule: Schedule,
     /// Arrivals that found nobody with room: the server owes us acks.
     backlog: VecDeque<Moment>,
     sending: bool,
+    /// Groups are being made.
+    preparing: bool,
     /// Refused messages, and when they are sent again.
     resends: BinaryHeap<Reverse<(Moment, u32, u32)>>,
     /// When the server said to come back.
@@ -63,6 +67,8 @@ pub struct ChatCounts {
     pub errors: Tally,
     /// Messages that are no frames of the protocol.
     pub bad_frames: u64,
+    /// Frames that nobody here has asked for.
+    pub unasked_frames: u64,
 }
 
 impl ChatCounts {
@@ -77,20 +83,23 @@ impl ChatCounts {
         self.reconnects += other.reconnects;
         self.errors.merge(&other.errors);
         self.bad_frames += other.bad_frames;
+        self.unasked_frames += other.unasked_frames;
     }
 }
 
 /// What chatting found out.
 #[derive(Debug)]
-pub struct ChatReport {
+pub struct ChatReport<L> {
     /// The books, to be settled with the other threads'.
-    pub books: Books,
+    pub books: L,
     /// The rest.
     pub counts: ChatCounts,
 }
 
 /// Inbox entries after which the server is told where we are; less often, the heartbeat tells it.
 const ACK_AFTER: u64 = 64;
+/// … and not before so long after the last time: acks count among the control frames, of which a session has 20 in 10 s.
+const ACK_PAUSE: Duration = Duration::from_secs(5);
 /// Arrivals that wait for room at most; beyond, they are counted as unsent.
 const BACKLOG_MAX: usize = 1 << 20;
 /// Members that are looked at for one arrival before it has to wait.
@@ -98,13 +107,13 @@ const TRIES: u32 = 16;
 /// How long a refused message waits at least.
 const RESEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 
-impl Chat {
+impl<L: Ledger> Chat<L> {
     /// Members whose books these are.
     #[must_use]
     pub fn new(
         login: Login,
         first_member: u32,
-        books: Books,
+        books: L,
         schedule: Schedule,
         body_bytes: usize,
         seed: u64,
@@ -117,6 +126,7 @@ impl Chat {
             schedule,
             backlog: VecDeque::new(),
             sending: false,
+            preparing: false,
             resends: BinaryHeap::new(),
             drained: HashMap::new(),
             random: Random::stream(seed, 0xc4a7 ^ u64::from(first_member)),
@@ -130,18 +140,12 @@ impl Chat {
         fleet.send(member, self.login.opcode(), &self.frame)
     }
 
-    /// Writes a message of the books to the wire.
+    /// Writes a request of the books to the wire.
     fn write<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, number: u32, intended: Moment) {
-        let mut text = String::new();
-        let stamp = self.books.stamp(member, number, intended);
-        stamp.write(self.body_bytes, &mut text);
-        let send = Send {
-            client_id: self.books.client_id(member, number),
-            conversation: format!("@{}", self.login.credentials.user(stamp.receiver)),
-            body: Some(Body { kind: Some(body::Kind::Text(text)) }),
-            reply_to: None,
-        };
-        self.say(fleet, member, client_frame::Frame::Send(send));
+        let credentials = &self.login.credentials;
+        let users = |member| credentials.user(member);
+        let frame = self.books.request(member, number, intended, self.body_bytes, users);
+        self.say(fleet, member, frame);
     }
 
     /// Gives an arrival to a random member that is up and has room.
@@ -164,34 +168,55 @@ impl Chat {
         }
         fleet.limit_heartbeat(Duration::from_millis(u64::from(welcome.heartbeat_ms)));
         fleet.up(member);
-        let account = self.books.account(member);
-        if account.registered {
+        let place = self.books.place(member);
+        if place.registered {
             self.report.reconnects += 1;
         } else {
-            account.registered = true;
-            account.last_rev = welcome.cursor;
-            account.acked_rev = welcome.cursor;
+            place.registered = true;
+            place.last_rev = welcome.cursor;
+            place.acked_rev = welcome.cursor;
         }
-        let unacked: Vec<(u32, Moment)> = self.books.unacked(member).collect();
-        for (number, intended) in unacked {
-            self.books.counts.resent += 1;
-            self.write(fleet, member, number, intended);
+        for (number, intended) in self.books.unacked(member) {
+            self.resend(fleet, member, number, intended);
         }
+    }
+
+    fn resend<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, number: u32, intended: Moment) {
+        self.books.counts().resent += u64::from(number != CREATION);
+        self.write(fleet, member, number, intended);
     }
 
     fn event<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, event: &chat::Event) {
         let credentials = &self.login.credentials;
         self.books.event(member, event, fleet.now(), |member| credentials.user(member));
-        let account = self.books.account(member);
-        if account.last_rev - account.acked_rev >= ACK_AFTER {
+        self.ack_if_many(fleet, member);
+    }
+
+    /// Takes an event or a page where it lies. False: it is to be decoded.
+    fn raw<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, payload: &[u8]) -> bool {
+        let credentials = &self.login.credentials;
+        let users = |member| credentials.user(member);
+        let Some(event) = wire::event(payload) else { return false };
+        if !self.books.raw_event(member, event, fleet.now(), users) {
+            return false;
+        }
+        self.ack_if_many(fleet, member);
+        true
+    }
+
+    fn ack_if_many<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
+        let now = fleet.now();
+        let place = self.books.place(member);
+        if place.last_rev - place.acked_rev >= ACK_AFTER && now.since(place.acked_at) >= ACK_PAUSE {
             self.ack(fleet, member);
         }
     }
 
     fn ack<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
-        let rev = self.books.account(member).last_rev;
+        let rev = self.books.place(member).last_rev;
         if self.say(fleet, member, client_frame::Frame::Ack(Ack { rev })) {
-            self.books.account(member).acked_rev = rev;
+            let place = self.books.place(member);
+            (place.acked_rev, place.acked_at) = (rev, fleet.now());
         }
     }
 
@@ -202,14 +227,8 @@ impl Chat {
             return;
         }
         let Some(number) = self.books.number(member, &error.client_id) else { return };
-        let passes = [
-            error_code::RATE_LIMITED,
-            error_code::OVERLOADED,
-            error_code::STORAGE_FAILED,
-            error_code::STORAGE_FULL,
-        ];
-        if !passes.contains(&error.code.as_str()) {
-            self.books.refused(member, &error.client_id, &error.code);
+        if !passes(&error.code) {
+            self.books.refused(member, error);
             return;
         }
         self.books.deferred(member);
@@ -218,19 +237,49 @@ impl Chat {
     }
 }
 
-impl Scenario for Chat {
-    type Report = ChatReport;
+/// When a member comes back whose connection has ended; `drained`: the pause that a `drain` gave it.
+pub(super) fn come_back(now: Moment, why: &Ended, drained: Option<Duration>) -> Next {
+    let drained = drained.map(|pause| Next::At(now.after(pause)));
+    match why {
+        Ended::Closed(code, _) => match Reconnect::after_close(*code) {
+            Reconnect::Never => Next::Stay,
+            Reconnect::AtOnce => Next::At(now),
+            Reconnect::AfterDelay => drained.unwrap_or(Next::Backoff),
+        },
+        _ => drained.unwrap_or(Next::Backoff),
+    }
+}
+
+/// How a connection ends that brought something else than frames; without an error it came as the wrong kind of message.
+pub(super) fn no_frame(error: Option<&FrameError>) -> Ended {
+    let why = error.map_or_else(|| "text and binary are mixed up".to_owned(), ToString::to_string);
+    Ended::Scenario(format!("a message that is no frame of the protocol: {why}"))
+}
+
+/// Whether a refusal passes: the same request may be taken later.
+pub(super) fn passes(code: &str) -> bool {
+    let codes = [
+        error_code::RATE_LIMITED,
+        error_code::OVERLOADED,
+        error_code::STORAGE_FAILED,
+        error_code::STORAGE_FULL,
+    ];
+    codes.contains(&code)
+}
+
+impl<L: Ledger> Scenario for Chat<L> {
+    type Report = ChatReport<L>;
 
     fn authorize(&mut self, member: u32, token: &mut String) {
         // Who comes back names its cursor too, which only `hello` can.
-        if !self.login.by_hello && !self.books.account(member).registered {
+        if !self.login.by_hello && !self.books.place(member).registered {
             self.login.credentials.write(self.first_member + member, token);
         }
     }
 
     fn opened<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
-        let account = self.books.account(member);
-        let cursor = account.registered.then_some(account.last_rev);
+        let place = self.books.place(member);
+        let cursor = place.registered.then_some(place.last_rev);
         if self.login.by_hello || cursor.is_some() {
             self.login.hello(self.first_member + member, cursor, &mut self.frame);
             fleet.send(member, self.login.opcode(), &self.frame);
@@ -238,18 +287,27 @@ impl Scenario for Chat {
     }
 
     fn message<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, opcode: Opcode, payload: &[u8]) {
-        let frame = (opcode == self.login.opcode())
-            .then(|| chat::decode_server(self.login.format, payload).ok())
-            .flatten();
-        let Some(ServerFrame { frame: Some(frame) }) = frame else {
-            self.report.bad_frames += 1;
-            fleet.fail(member, Ended::Scenario("a message that is no frame of the protocol".into()));
+        if L::READS_RAW && opcode == Opcode::Binary && self.raw(fleet, member, payload) {
             return;
+        }
+        let frame = (opcode == self.login.opcode()).then(|| chat::decode_server(self.login.format, payload));
+        let frame = match frame {
+            Some(Ok(ServerFrame { frame: Some(frame) })) => frame,
+            // Of a later version of the protocol, and not asked for.
+            Some(Ok(_) | Err(FrameError::Missing { .. })) => {
+                self.report.unasked_frames += 1;
+                return;
+            }
+            refused => {
+                self.report.bad_frames += 1;
+                fleet.fail(member, no_frame(refused.and_then(Result::err).as_ref()));
+                return;
+            }
         };
         match frame {
             server_frame::Frame::Welcome(welcome) => self.welcome(fleet, member, &welcome),
             server_frame::Frame::Accepted(accepted) => {
-                self.books.accepted(member, &accepted.client_id, fleet.now());
+                self.books.accepted(member, &accepted, fleet.now());
             }
             server_frame::Frame::Event(event) => self.event(fleet, member, &event),
             server_frame::Frame::Page(page) => {
@@ -258,7 +316,7 @@ impl Scenario for Chat {
             }
             server_frame::Frame::Gap(_) => {
                 self.report.gaps += 1;
-                let after = self.books.account(member).last_rev;
+                let after = self.books.place(member).last_rev;
                 self.say(
                     fleet,
                     member,
@@ -270,30 +328,18 @@ impl Scenario for Chat {
                 self.drained.insert(member, Duration::from_millis(u64::from(drain.after_ms)));
             }
             server_frame::Frame::Error(error) => self.error(fleet, member, &error),
-            server_frame::Frame::Pong(_)
-            | server_frame::Frame::History(_)
-            | server_frame::Frame::Typing(_)
-            | server_frame::Frame::Receipts(_)
-            | server_frame::Frame::Conversations(_)
-            | server_frame::Frame::Snapshot(_)
-            | server_frame::Frame::Group(_) => {}
+            // Nobody asks for anything else here.
+            _ => self.report.unasked_frames += 1,
         }
     }
 
     fn closed<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, why: &Ended, _was_up: bool) -> Next {
-        let drained = self.drained.remove(&member).map(|pause| Next::At(fleet.now().after(pause)));
-        match why {
-            Ended::Closed(code, _) => match Reconnect::after_close(*code) {
-                Reconnect::Never => Next::Stay,
-                Reconnect::AtOnce => Next::At(fleet.now()),
-                Reconnect::AfterDelay => drained.unwrap_or(Next::Backoff),
-            },
-            _ => drained.unwrap_or(Next::Backoff),
-        }
+        come_back(fleet.now(), why, self.drained.remove(&member))
     }
 
     fn order<D: Driver>(&mut self, fleet: &mut Fleet<D>, order: Order) {
         match order {
+            Order::Prepare => self.preparing = true,
             Order::Begin => {
                 self.sending = true;
                 self.schedule.restart(fleet.now());
@@ -305,14 +351,19 @@ impl Scenario for Chat {
 
     fn turn<D: Driver>(&mut self, fleet: &mut Fleet<D>) {
         let now = fleet.now();
+        while self.preparing
+            && let Some(owner) = self.books.next_creation()
+        {
+            // One that is not up sends it when it comes up.
+            self.write(fleet, owner, CREATION, now);
+        }
         while let Some(Reverse((moment, member, number))) = self.resends.peek().copied()
             && moment <= now
         {
             self.resends.pop();
             // It may have been acked meanwhile, or sent again on a new connection.
             if let Some(intended) = self.books.intended(member, number) {
-                self.books.counts.resent += 1;
-                self.write(fleet, member, number, intended);
+                self.resend(fleet, member, number, intended);
             }
         }
         while let Some(intended) = self.backlog.front().copied()
@@ -342,8 +393,8 @@ impl Scenario for Chat {
     }
 
     fn beat<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
-        let account = self.books.account(member);
-        if account.last_rev > account.acked_rev {
+        let place = self.books.place(member);
+        if place.last_rev > place.acked_rev {
             self.ack(fleet, member);
         } else {
             fleet.send(member, Opcode::Pong, &[]);
@@ -351,12 +402,13 @@ impl Scenario for Chat {
     }
 
     fn show(&self, gauges: &Gauges) {
-        gauges.set(|gauges| &gauges.sent, self.books.counts.sent);
-        gauges.set(|gauges| &gauges.done, self.books.counts.delivered);
+        gauges.set(|gauges| &gauges.sent, self.books.sent());
+        gauges.set(|gauges| &gauges.done, self.books.arrived());
+        gauges.set(|gauges| &gauges.broken, u64::from(self.books.broken().is_some()));
         gauges.set_outstanding(self.books.outstanding() + self.backlog.len() as i64);
     }
 
-    fn into_report(mut self) -> ChatReport {
+    fn into_report(mut self) -> ChatReport<L> {
         self.report.unsent += self.backlog.len() as u64;
         ChatReport { books: self.books, counts: self.report }
     }

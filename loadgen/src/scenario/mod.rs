@@ -8,8 +8,10 @@ pub mod books;
 pub mod chat;
 pub mod connect;
 pub mod echo;
+pub mod fill;
 pub mod hold;
 pub mod login;
+pub mod sync;
 
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
@@ -19,6 +21,8 @@ use crate::engine::{Ended, Fleet, Gauges, Next};
 /// What the coordinator tells the engines, in this order; each may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
+    /// All are up: do what has to be done before the first message.
+    Prepare,
     /// All are up: begin with the messages.
     Begin,
     /// The warm-up is over: forget what was measured so far.

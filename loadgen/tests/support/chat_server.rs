@@ -1,7 +1,7 @@
 //! A chat server in one page, on `tungstenite`: one lock, nothing durable, and one thing wrong when told so. It
 //! shares nothing with the real one but the protocol.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,6 +37,16 @@ pub enum Fault {
     SkipRev(u64),
     /// A `seq` is left out.
     SkipSeq(u64),
+    /// The sender is told another `seq` than the events have.
+    WrongSeq(u64),
+    /// Each page comes twice.
+    RepeatPage,
+    /// The first page says that it reaches the head, and does not.
+    LiveTooEarly,
+    /// No group is made, ever.
+    RefuseGroups,
+    /// Each group is refused for a moment, the first time.
+    DelayGroups,
     /// Neither acked nor delivered.
     Ignore(u64),
     /// Refused with `rate_limited`; the second time it is taken.
@@ -58,6 +68,9 @@ struct User {
     held: Option<chat::Event>,
 }
 
+/// Entries of one page.
+const PAGE_ENTRIES: usize = 50;
+
 #[derive(Debug)]
 enum Out {
     Frame(Box<server_frame::Frame>),
@@ -67,8 +80,10 @@ enum Out {
 #[derive(Debug, Default)]
 struct World {
     users: HashMap<u64, User>,
-    seqs: HashMap<(u64, u64), u64>,
-    accepted: HashMap<(u64, u64, String), chat::Accepted>,
+    seqs: HashMap<String, u64>,
+    groups: HashMap<String, Vec<u64>>,
+    delayed: HashSet<String>,
+    accepted: HashMap<(String, String), chat::Accepted>,
     messages: u64,
     sessions: u64,
     fault_done: bool,
@@ -140,7 +155,7 @@ fn serve(stream: TcpStream, world: &Mutex<World>, fault: Fault) -> tungstenite::
     let (sender, outgoing): (Sender<Out>, Receiver<Out>) = channel();
     let mut me = token.as_deref().map(user_in);
     if let Some(user) = me {
-        register(&mut lock(world), user, None, &sender);
+        register(&mut lock(world), user, None, &sender, fault);
     }
     loop {
         while let Ok(out) = outgoing.try_recv() {
@@ -181,7 +196,7 @@ fn serve(stream: TcpStream, world: &Mutex<World>, fault: Fault) -> tungstenite::
     }
 }
 
-fn register(world: &mut World, user: u64, cursor: Option<u64>, sender: &Sender<Out>) {
+fn register(world: &mut World, user: u64, cursor: Option<u64>, sender: &Sender<Out>, fault: Fault) {
     world.sessions += 1;
     let session = world.sessions;
     let record = world.users.entry(user).or_default();
@@ -195,16 +210,24 @@ fn register(world: &mut World, user: u64, cursor: Option<u64>, sender: &Sender<O
         ..chat::Welcome::default()
     };
     let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Welcome(welcome))));
-    page(record, cursor, sender);
+    page(record, cursor, sender, fault);
     record.session = Some((session, sender.clone()));
 }
 
-fn page(record: &mut User, after: u64, sender: &Sender<Out>) {
+fn page(record: &mut User, after: u64, sender: &Sender<Out>, fault: Fault) {
     let events: Vec<chat::Event> = record.inbox.iter().filter(|event| event.rev > after).cloned().collect();
     record.gapped = false;
-    if !events.is_empty() {
-        let page = chat::Page { events, head: record.rev, live: true };
-        let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Page(page))));
+    let mut left = events.len();
+    for events in events.chunks(PAGE_ENTRIES) {
+        left -= events.len();
+        let live = left == 0 || fault == Fault::LiveTooEarly;
+        let page = chat::Page { events: events.to_vec(), head: record.rev, live };
+        for _ in 0..if fault == Fault::RepeatPage { 2 } else { 1 } {
+            let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Page(page.clone()))));
+        }
+        if live {
+            return;
+        }
     }
 }
 
@@ -219,20 +242,75 @@ fn handle(
         (client_frame::Frame::Hello(hello), None) => {
             let user = user_in(&hello.token);
             *me = Some(user);
-            register(world, user, hello.cursor, sender);
+            register(world, user, hello.cursor, sender, fault);
         }
         (client_frame::Frame::Send(send), Some(user)) => receive(world, user, send, sender, fault),
+        (client_frame::Frame::CreateGroup(create), Some(user)) => {
+            make_group(world, user, create, sender, fault);
+        }
         (client_frame::Frame::Sync(sync), Some(user)) => {
-            page(world.users.entry(user).or_default(), sync.after, sender);
+            page(world.users.entry(user).or_default(), sync.after, sender, fault);
         }
         _ => {}
     }
 }
 
+fn refuse(code: &str, client_id: String, sender: &Sender<Out>) {
+    let error = chat::Error { code: code.into(), message: "planted".into(), retry_after_ms: 30, client_id };
+    let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Error(error))));
+}
+
+fn make_group(world: &mut World, from: u64, create: chat::CreateGroup, sender: &Sender<Out>, fault: Fault) {
+    match fault {
+        Fault::RefuseGroups => return refuse("too_many_members", create.client_id, sender),
+        Fault::DelayGroups if world.delayed.insert(create.client_id.clone()) => {
+            return refuse("overloaded", create.client_id, sender);
+        }
+        _ => {}
+    }
+    let key = (String::new(), create.client_id.clone());
+    if !world.accepted.contains_key(&key) {
+        let conversation = format!("g{}", world.groups.len() + 1);
+        let members: Vec<u64> = std::iter::once(from).chain(create.members.iter().copied()).collect();
+        world.seqs.insert(conversation.clone(), 1);
+        let made = chat::GroupCreated { title: create.title, members: create.members, open_history: false };
+        let message = chat::Message {
+            conversation: conversation.clone(),
+            seq: 1,
+            sender: from,
+            client_id: create.client_id.clone(),
+            body: Some(chat::Body { kind: Some(body::Kind::GroupCreated(made)) }),
+            ..chat::Message::default()
+        };
+        for member in &members {
+            deliver(world.users.entry(*member).or_default(), message.clone(), Fault::None, 0);
+        }
+        world.groups.insert(conversation.clone(), members);
+        let accepted = chat::Accepted {
+            client_id: create.client_id,
+            message_id: 1,
+            seq: 1,
+            conversation: Some(conversation),
+        };
+        world.accepted.insert(key.clone(), accepted);
+    }
+    let accepted = world.accepted[&key].clone();
+    let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Accepted(accepted))));
+}
+
 fn receive(world: &mut World, from: u64, send: chat::Send, sender: &Sender<Out>, fault: Fault) {
-    let to: u64 = send.conversation.trim_start_matches('@').parse().expect("@user");
-    let pair = (from.min(to), from.max(to));
-    let key = (pair.0, pair.1, send.client_id.clone());
+    // The first of the others is the one for whom things go wrong.
+    let (conversation, others) = match world.groups.get(&send.conversation) {
+        Some(members) => {
+            let others = members.iter().copied().filter(|member| *member != from).collect();
+            (send.conversation.clone(), others)
+        }
+        None => {
+            let to: u64 = send.conversation.trim_start_matches('@').parse().expect("@user");
+            (format!("{}:{}", from.min(to), from.max(to)), vec![to])
+        }
+    };
+    let key = (conversation.clone(), send.client_id.clone());
     if let Some(again) = world.accepted.get(&key) {
         let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Accepted(again.clone()))));
         return;
@@ -246,13 +324,7 @@ fn receive(world: &mut World, from: u64, send: chat::Send, sender: &Sender<Out>,
         }
         Fault::RateLimit(at) if is(at) => {
             world.fault_done = true;
-            let error = chat::Error {
-                code: "rate_limited".into(),
-                message: "planted".into(),
-                retry_after_ms: 30,
-                client_id: send.client_id,
-            };
-            let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Error(error))));
+            refuse("rate_limited", send.client_id, sender);
             return;
         }
         Fault::CloseAll(at, code) if is(at) => {
@@ -266,10 +338,10 @@ fn receive(world: &mut World, from: u64, send: chat::Send, sender: &Sender<Out>,
         _ => {}
     }
     world.messages += 1;
-    let seq = world.seqs.entry(pair).or_default();
+    let seq = world.seqs.entry(conversation.clone()).or_default();
     *seq += if fault == Fault::SkipSeq(number) { 2 } else { 1 };
     let message = chat::Message {
-        conversation: format!("{}:{}", pair.0, pair.1),
+        conversation,
         seq: *seq,
         message_id: number + 1,
         sender: from,
@@ -277,14 +349,18 @@ fn receive(world: &mut World, from: u64, send: chat::Send, sender: &Sender<Out>,
         body: send.body,
         ..chat::Message::default()
     };
-    let (client_id, message_id, seq) = (send.client_id, number + 1, message.seq);
+    let told = if fault == Fault::WrongSeq(number) { message.seq + 1 } else { message.seq };
+    let (client_id, message_id, seq) = (send.client_id, number + 1, told);
     let accepted = chat::Accepted { client_id, message_id, seq, conversation: None };
     world.accepted.insert(key, accepted.clone());
     let _ = sender.send(Out::Frame(Box::new(server_frame::Frame::Accepted(accepted))));
     if fault != Fault::LoseOwnEvent(number) {
         deliver(world.users.entry(from).or_default(), message.clone(), Fault::None, number);
     }
-    deliver(world.users.entry(to).or_default(), message, fault, number);
+    for (index, other) in others.into_iter().enumerate() {
+        let fault = if index == 0 { fault } else { Fault::None };
+        deliver(world.users.entry(other).or_default(), message.clone(), fault, number);
+    }
 }
 
 fn deliver(user: &mut User, mut message: chat::Message, fault: Fault, number: u64) {

@@ -5,19 +5,24 @@
 //! the receiver one `event`, all in order. Beside the stamps the books check what the server itself promises: an
 //! inbox's `rev`s and a conversation's `seq`s rise by exactly one.
 //!
-//! Memory is bounded: 96 bytes per member, and 16 for each message that has not been acked (64 per member at most).
+//! Groups have [books of their own](groups).
+//!
+//! Memory is bounded: 112 bytes per member, and 16 for each message that has not been acked (64 per member at most).
 //!
 //! Sans-IO: time is an argument, and nothing here sends.
 
+pub mod groups;
+pub mod ledger;
 mod outbox;
 mod pairing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_protocol::chat::{self, body};
+use holdfast_protocol::chat::{self, Body, Send, body, client_frame};
 use holdfast_reactor::Moment;
 
+pub use ledger::{Ledger, Place};
 pub use outbox::Outbox;
 pub use pairing::{Marks, Pairing};
 
@@ -29,10 +34,8 @@ use crate::stamp::{Stamp, StampError};
 /// One member's page in the books.
 #[derive(Debug, Clone, Copy)]
 pub struct Account {
-    /// The last `rev` that came.
-    pub last_rev: u64,
-    /// The last `rev` that the server was told of.
-    pub acked_rev: u64,
+    /// Where its device is in its inbox.
+    place: Place,
     /// Last `seq` in the conversation that it sends to.
     sent_seq: u64,
     /// Last `seq` in the conversation that it receives from, when that is another one.
@@ -47,11 +50,9 @@ pub struct Account {
     sent: u32,
     /// First and last message that has not been acked.
     list: outbox::List,
-    /// A `welcome` has come: `last_rev` means something.
-    pub registered: bool,
 }
 
-const _: () = assert!(size_of::<Account>() <= 104);
+const _: () = assert!(size_of::<Account>() <= 112);
 
 /// What was counted.
 #[derive(Debug, Clone, Default)]
@@ -82,6 +83,8 @@ pub struct Counts {
     pub revs_missing: u64,
     /// `seq`s that were left out.
     pub seqs_missing: u64,
+    /// `seq`s that stand for one thing here and for another there.
+    pub seqs_conflicting: u64,
     /// Acks of messages that had been acked: the answer to sending them again.
     pub acks_repeated: u64,
     /// Messages that were sent again, after a refusal or on a new connection.
@@ -109,6 +112,7 @@ impl Counts {
         self.revs_repeated += other.revs_repeated;
         self.revs_missing += other.revs_missing;
         self.seqs_missing += other.seqs_missing;
+        self.seqs_conflicting += other.seqs_conflicting;
         self.acks_repeated += other.acks_repeated;
         self.resent += other.resent;
         self.refused.merge(&other.refused);
@@ -156,7 +160,8 @@ impl Settlement {
             + counts.misrouted
             + counts.revs_repeated
             + counts.revs_missing
-            + counts.seqs_missing;
+            + counts.seqs_missing
+            + counts.seqs_conflicting;
         wrong == 0
     }
 }
@@ -169,8 +174,7 @@ impl Books {
     #[must_use]
     pub fn new(run: u32, first_member: u32, members: u32, pairing: Pairing, marks: Arc<Marks>) -> Self {
         let account = Account {
-            last_rev: 0,
-            acked_rev: 0,
+            place: Place::default(),
             sent_seq: 0,
             received_seq: 0,
             acked: SequenceWindow::default(),
@@ -178,7 +182,6 @@ impl Books {
             delivered: SequenceWindow::default(),
             sent: 0,
             list: outbox::List::EMPTY,
-            registered: false,
         };
         Self {
             run,
@@ -189,11 +192,6 @@ impl Books {
             outbox: Outbox::default(),
             counts: Counts::default(),
         }
-    }
-
-    /// A member's page.
-    pub fn account(&mut self, member: u32) -> &mut Account {
-        &mut self.accounts[member as usize]
     }
 
     /// The member that this one sends to.
@@ -292,7 +290,7 @@ impl Books {
 
     /// An inbox entry came. `users` says which user a member is.
     pub fn event(&mut self, member: u32, event: &chat::Event, now: Moment, users: impl Fn(u32) -> u64) {
-        self.check_rev(member, event.rev);
+        self.accounts[member as usize].place.step(event.rev, &mut self.counts);
         let kind = event.entry.as_ref().and_then(|entry| entry.kind.as_ref());
         let Some(chat::entry::Kind::Message(message)) = kind else {
             self.counts.foreign += 1;
@@ -346,18 +344,6 @@ impl Books {
         }
     }
 
-    /// An inbox's `rev`s rise by one.
-    fn check_rev(&mut self, member: u32, rev: u64) {
-        let account = &mut self.accounts[member as usize];
-        let expected = account.last_rev + 1;
-        if rev < expected {
-            self.counts.revs_repeated += 1;
-            return;
-        }
-        self.counts.revs_missing += rev - expected;
-        account.last_rev = rev;
-    }
-
     /// A conversation's `seq`s rise by one, from the first one that is seen on. True when it went back.
     fn check_seq(&mut self, member: u32, is_own: bool, seq: u64) -> bool {
         let me = self.first_member + member;
@@ -402,6 +388,87 @@ impl Books {
         let mut counts = Counts::default();
         threads.iter().for_each(|books| counts.merge(&books.counts));
         Settlement { counts, lost, own_lost, unacked }
+    }
+}
+
+impl Ledger for Books {
+    fn place(&mut self, member: u32) -> &mut Place {
+        &mut self.accounts[member as usize].place
+    }
+
+    fn has_room(&self, member: u32) -> bool {
+        self.has_room(member)
+    }
+
+    fn enter(&mut self, member: u32, intended: Moment) -> u32 {
+        self.enter(member, intended)
+    }
+
+    fn request(
+        &self,
+        member: u32,
+        number: u32,
+        intended: Moment,
+        body_bytes: usize,
+        users: impl Fn(u32) -> u64,
+    ) -> client_frame::Frame {
+        let stamp = self.stamp(member, number, intended);
+        let mut text = String::new();
+        stamp.write(body_bytes, &mut text);
+        client_frame::Frame::Send(Send {
+            client_id: self.client_id(member, number),
+            conversation: format!("@{}", users(stamp.receiver)),
+            body: Some(Body { kind: Some(body::Kind::Text(text)) }),
+            reply_to: None,
+        })
+    }
+
+    fn unacked(&self, member: u32) -> Vec<(u32, Moment)> {
+        self.unacked(member).collect()
+    }
+
+    fn intended(&self, member: u32, number: u32) -> Option<Moment> {
+        self.intended(member, number)
+    }
+
+    fn number(&self, member: u32, client_id: &str) -> Option<u32> {
+        self.number(member, client_id)
+    }
+
+    fn accepted(&mut self, member: u32, accepted: &chat::Accepted, now: Moment) {
+        self.accepted(member, &accepted.client_id, now);
+    }
+
+    fn deferred(&mut self, member: u32) {
+        self.deferred(member);
+    }
+
+    fn refused(&mut self, member: u32, error: &chat::Error) {
+        self.refused(member, &error.client_id, &error.code);
+    }
+
+    fn event(&mut self, member: u32, event: &chat::Event, now: Moment, users: impl Fn(u32) -> u64) {
+        self.event(member, event, now, users);
+    }
+
+    fn counts(&mut self) -> &mut Counts {
+        &mut self.counts
+    }
+
+    fn sent(&self) -> u64 {
+        self.counts.sent
+    }
+
+    fn arrived(&self) -> u64 {
+        self.counts.delivered
+    }
+
+    fn outstanding(&self) -> i64 {
+        self.outstanding()
+    }
+
+    fn settle(threads: Vec<Self>) -> Settlement {
+        Self::settle(threads)
     }
 }
 
