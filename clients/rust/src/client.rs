@@ -20,6 +20,7 @@ use holdfast_protocol::id::{MessageId, Rev, Seq, UserId};
 use holdfast_protocol::ws::handshake::ResponseError;
 use holdfast_protocol::ws::{self, CloseCode, Decoder, Item, MessageLimits, Opcode, Role};
 
+use crate::act::Act;
 use crate::backoff::Backoff;
 use crate::config::{ClientConfig, ConfigError};
 use crate::event::{Event, Lost, Rejection};
@@ -27,6 +28,7 @@ use crate::handshake::Handshake;
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::outbox::{Outbox, SendError};
 use crate::pace::Pace;
+use crate::questions::{Answer, Question, Questions, TooManyQuestions};
 use crate::random::{Random, masking_key};
 
 /// A page has at most 128 KiB of entries, and JSON may write a byte in six.
@@ -85,6 +87,9 @@ pub struct Client<R> {
     /// Where a `drain` frame asked to come.
     next_server: Option<String>,
     outbox: Outbox,
+    questions: Questions,
+    /// Who this is; 0 before the first `welcome`.
+    me: u64,
     body_bytes_max: usize,
     /// The last entry that has come; `None` before the first `welcome` of a new device.
     cursor: Option<Rev>,
@@ -122,6 +127,8 @@ impl<R: Random> Client<R> {
             backoff: Backoff::new(config.backoff_first_ms, config.backoff_max_ms),
             next_server: None,
             outbox: Outbox::new(config.outbox_messages, config.outbox_bytes),
+            questions: Questions::default(),
+            me: 0,
             body_bytes_max: BODY_BYTES_MAX,
             cursor: config.cursor,
             sync_at_ms: None,
@@ -145,8 +152,16 @@ impl<R: Random> Client<R> {
     /// # Errors
     /// When the server would refuse it, or the outbox is full.
     pub fn send(&mut self, conversation: impl Into<String>, body: Body) -> Result<String, SendError> {
+        self.act(Act::Send { conversation: conversation.into(), body, reply_to: None })
+    }
+
+    /// Puts anything that a user does in a conversation into the outbox, in the same way as messages; gives its name.
+    ///
+    /// # Errors
+    /// When the server would refuse it, or the outbox is full.
+    pub fn act(&mut self, act: Act) -> Result<String, SendError> {
         let client_id = format!("{:016x}-{}", self.name, self.names);
-        self.send_as(client_id.clone(), conversation, body)?;
+        self.act_as(client_id.clone(), act)?;
         self.names += 1;
         Ok(client_id)
     }
@@ -162,9 +177,31 @@ impl<R: Random> Client<R> {
         conversation: impl Into<String>,
         body: Body,
     ) -> Result<(), SendError> {
-        let (client_id, conversation) = (client_id.into(), conversation.into());
-        let send = chat::Send { client_id, conversation, body: Some(body), reply_to: None };
-        self.outbox.push(send, self.body_bytes_max)
+        self.act_as(client_id, Act::Send { conversation: conversation.into(), body, reply_to: None })
+    }
+
+    /// [`act`](Self::act) under the program's own name for it.
+    ///
+    /// # Errors
+    /// When the server would refuse it, one of this name is waiting, or the outbox is full.
+    pub fn act_as(&mut self, client_id: impl Into<String>, act: Act) -> Result<(), SendError> {
+        self.outbox.push(client_id.into(), act, self.body_bytes_max)
+    }
+
+    /// Asks the server something; the answer comes as [`Event::Answered`], a refusal as [`Event::Refused`].
+    ///
+    /// # Errors
+    /// When too many questions wait for their answers.
+    pub fn ask(&mut self, question: Question) -> Result<(), TooManyQuestions> {
+        self.questions.push(question)
+    }
+
+    /// Says that the user is writing, or not any more. It is lost while there is no connection.
+    pub fn typing(&mut self, conversation: impl Into<String>, stopped: bool) {
+        if matches!(self.state, State::Open { .. }) && self.out.len() < TRANSMIT_BYTES {
+            let typing = chat::Typing { conversation: conversation.into(), stopped };
+            self.write(client_frame::Frame::Typing(typing));
+        }
     }
 
     /// Says that everything up to `rev` has been dealt with; the server hears of it soon.
@@ -314,13 +351,17 @@ impl<R: Random> Client<R> {
             | State::Closing { deadline_ms } => Some(*deadline_ms),
             State::Open { heartbeat, pace, .. } => {
                 let mut next_ms = heartbeat.next_ms();
-                if self.outbox.next().is_some() {
+                if self.outbox.has_next() {
                     next_ms = next_ms.min(pace.next_ms(self.now_ms));
                 }
                 if self.acked > self.ack_told {
                     next_ms = next_ms.min(self.ack_at_ms);
                 }
-                [self.sync_at_ms, self.pages_by_ms].into_iter().flatten().chain([next_ms]).min()
+                [self.sync_at_ms, self.pages_by_ms, self.questions.next_ms()]
+                    .into_iter()
+                    .flatten()
+                    .chain([next_ms])
+                    .min()
             }
             State::Ended => None,
         }
@@ -430,18 +471,11 @@ impl<R: Random> Client<R> {
                 Frame::Accepted(accepted) => self.handle_accepted(accepted),
                 Frame::Gap(_) => self.sync_at_ms = Some(self.now_ms),
                 Frame::Welcome(_) => self.break_off("a second `welcome`".to_owned()),
-                // Nothing that it has asked for.
-                Frame::Pong(_)
-                | Frame::Error(_)
-                | Frame::Drain(_)
-                | Frame::History(_)
-                | Frame::Typing(_)
-                | Frame::Receipts(_)
-                | Frame::Conversations(_)
-                | Frame::Group(_) => {}
                 Frame::Snapshot(_) => {
                     self.break_off("a snapshot, though every entry was asked for".to_owned());
                 }
+                Frame::Typing(typing) => self.events.push_back(Event::Typing(typing)),
+                frame => self.handle_answer(frame),
             },
             _ => self.break_off("a frame before `welcome`".to_owned()),
         }
@@ -457,6 +491,8 @@ impl<R: Random> Client<R> {
             self.body_bytes_max = limits.message_bytes as usize;
         }
         self.outbox.begin_again();
+        self.questions.begin_again();
+        self.me = welcome.user;
         self.ack_told = Rev(0);
         self.ack_at_ms = now_ms;
         self.next_server = None;
@@ -531,7 +567,25 @@ impl<R: Random> Client<R> {
                 client_id: accepted.client_id,
                 message_id: MessageId(accepted.message_id),
                 seq: Seq(accepted.seq),
+                conversation: accepted.conversation,
             });
+        }
+    }
+
+    fn handle_answer(&mut self, frame: server_frame::Frame) {
+        use server_frame::Frame;
+        let is_answer = self.questions.answer(&frame, self.me);
+        let answer = match frame {
+            Frame::History(history) => Answer::History(history),
+            Frame::Conversations(conversations) => Answer::Conversations(conversations),
+            Frame::Group(group) => Answer::Group(group),
+            Frame::Receipts(receipts) if is_answer => Answer::Receipts(receipts),
+            Frame::Receipts(receipts) => return self.events.push_back(Event::Receipts(receipts)),
+            // A pong is life, and nothing else.
+            _ => return,
+        };
+        if is_answer {
+            self.events.push_back(Event::Answered(answer));
         }
     }
 
@@ -551,7 +605,10 @@ impl<R: Random> Client<R> {
             self.backoff.not_before(retry_at_ms);
         }
         if client_id.is_empty() {
-            // It does not say what it refuses: an `ack` or a `sync`, and both may be repeated.
+            // It does not say what it refuses: the question on its way, or an `ack` or a `sync`, which may be repeated.
+            if self.questions.refuse(is_later.then_some(retry_at_ms)) && is_later {
+                return;
+            }
             if is_later && let State::Open { .. } = self.state {
                 self.ack_told = Rev(0);
                 self.ack_at_ms = self.ack_at_ms.max(retry_at_ms);
@@ -590,12 +647,15 @@ impl<R: Random> Client<R> {
             self.ack_at_ms = now_ms.saturating_add(self.config.ack_interval_ms);
             self.write(client_frame::Frame::Ack(chat::Ack { rev: self.acked.0 }));
         }
+        if let Some(frame) = self.questions.next(now_ms) {
+            self.write(frame);
+        }
         while self.out.len() < TRANSMIT_BYTES
             && let State::Open { pace, .. } = &mut self.state
-            && let Some(send) = self.outbox.next()
+            && self.outbox.has_next()
             && pace.take(now_ms)
+            && let Some(frame) = self.outbox.next()
         {
-            let frame = client_frame::Frame::Send(send.clone());
             self.outbox.mark_written();
             self.write(frame);
         }

@@ -1,9 +1,11 @@
 //! What a client tells the program around it.
 
-use holdfast_protocol::chat::Entry;
+use holdfast_protocol::chat::{Entry, Receipts, UserTyping};
 use holdfast_protocol::id::{MessageId, Rev, Seq, UserId};
 use holdfast_protocol::ws::DecodeError;
 use holdfast_protocol::ws::handshake::ResponseError;
+
+use crate::questions::Answer;
 
 /// Something that happened, or that must be done.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub enum Event {
         message_id: MessageId,
         /// Its position in the conversation.
         seq: Seq,
+        /// The group that it has made.
+        conversation: Option<String>,
     },
     /// A message was refused for good, and is out of the outbox.
     Rejected {
@@ -55,6 +59,12 @@ pub enum Event {
         /// Why.
         rejection: Rejection,
     },
+    /// The answer to the question that was asked first of those that were not answered.
+    Answered(Answer),
+    /// Another member has read on.
+    Receipts(Receipts),
+    /// Another member is writing, or not any more: to be believed for some seconds.
+    Typing(UserTyping),
     /// The server refused something else, or says why it is about to close.
     Refused(Rejection),
     /// The connection is gone; another one will be asked for at `reconnect_at_ms`.

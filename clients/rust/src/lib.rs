@@ -8,7 +8,7 @@
 //! ```text
 //!   transport is up / bytes / is down ─▶ ┌────────┐ ─▶ poll_transmit: bytes for the transport
 //!               the time, when due ─▶    │ Client │ ─▶ poll_timeout: when it wants to be woken
-//!            send, ack, close, … ─▶      └────────┘ ─▶ poll_event: connect, entries, answers, the end
+//!       act, ask, ack, close, … ─▶      └────────┘ ─▶ poll_event: connect, entries, answers, the end
 //! ```
 //!
 //! After every call: write what [`Client::poll_transmit`] gives, act on what [`Client::poll_event`] gives, and sleep
@@ -24,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+mod act;
 mod backoff;
 mod client;
 mod config;
@@ -32,10 +33,13 @@ mod handshake;
 mod heartbeat;
 mod outbox;
 mod pace;
+mod questions;
 mod random;
 
+pub use act::Act;
 pub use client::{AckError, Client};
 pub use config::{ClientConfig, ConfigError};
 pub use event::{Event, Lost, Rejection};
 pub use outbox::SendError;
+pub use questions::{Answer, HistoryFrom, QUESTIONS_MAX, Question, TooManyQuestions};
 pub use random::Random;

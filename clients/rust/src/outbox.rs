@@ -1,11 +1,14 @@
-//! Messages on their way: kept until the server has accepted them or refused them for good.
+//! Acts on their way, messages above all: kept until the server has accepted them or refused them for good.
 //!
-//! Invariant: messages go out in the order in which they came in, on every connection from the first that is left;
+//! Invariant: they go out in the order in which they came in, on every connection from the first that is left;
 //! the server knows one that it has by its `clientId`, and answers as it did before.
 
 use std::collections::VecDeque;
 
-use holdfast_protocol::chat::{self, Body, LimitError, body, check_body, check_client_id};
+use holdfast_protocol::chat::{ClientFrame, LimitError, check_client_id, client_frame};
+use prost::Message as _;
+
+use crate::act::Act;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +33,8 @@ pub enum SendError {
 
 #[derive(Debug)]
 struct Waiting {
-    send: chat::Send,
+    client_id: String,
+    act: Act,
     bytes: usize,
 }
 
@@ -54,24 +58,34 @@ impl Outbox {
         self.waiting.len()
     }
 
-    pub(crate) fn push(&mut self, send: chat::Send, body_bytes_max: usize) -> Result<(), SendError> {
-        check_client_id(&send.client_id)?;
-        check_body(send.body.as_ref(), body_bytes_max)?;
-        if self.position(&send.client_id).is_some() {
-            return Err(SendError::Duplicate(send.client_id));
+    pub(crate) fn push(
+        &mut self,
+        client_id: String,
+        act: Act,
+        body_bytes_max: usize,
+    ) -> Result<(), SendError> {
+        check_client_id(&client_id)?;
+        act.check(body_bytes_max)?;
+        if self.position(&client_id).is_some() {
+            return Err(SendError::Duplicate(client_id));
         }
-        let bytes = send.client_id.len() + send.conversation.len() + send.body.as_ref().map_or(0, body_bytes);
+        let bytes = ClientFrame { frame: Some(act.frame(client_id.clone())) }.encoded_len();
         if self.waiting.len() >= self.messages_max || self.bytes + bytes > self.bytes_max {
             return Err(SendError::Full { messages: self.waiting.len(), bytes: self.bytes });
         }
         self.bytes += bytes;
-        self.waiting.push_back(Waiting { send, bytes });
+        self.waiting.push_back(Waiting { client_id, act, bytes });
         Ok(())
     }
 
     /// The next message that the present connection has not seen.
-    pub(crate) fn next(&self) -> Option<&chat::Send> {
-        self.waiting.get(self.written).map(|waiting| &waiting.send)
+    pub(crate) fn next(&self) -> Option<client_frame::Frame> {
+        self.waiting.get(self.written).map(|waiting| waiting.act.frame(waiting.client_id.clone()))
+    }
+
+    /// There is one.
+    pub(crate) fn has_next(&self) -> bool {
+        self.written < self.waiting.len()
     }
 
     /// It was written.
@@ -85,14 +99,14 @@ impl Outbox {
     }
 
     /// Takes a message out, because it was answered. `None`: it was not waiting.
-    pub(crate) fn remove(&mut self, client_id: &str) -> Option<chat::Send> {
+    pub(crate) fn remove(&mut self, client_id: &str) -> Option<Act> {
         let position = self.position(client_id)?;
         let waiting = self.waiting.remove(position)?;
         self.bytes -= waiting.bytes;
         if position < self.written {
             self.written -= 1;
         }
-        Some(waiting.send)
+        Some(waiting.act)
     }
 
     /// A message must be written again, and with it, for the order's sake, whatever was written after it.
@@ -108,45 +122,31 @@ impl Outbox {
 
     /// Answers come mostly in the order of the messages, so the search is short.
     fn position(&self, client_id: &str) -> Option<usize> {
-        self.waiting.iter().position(|waiting| waiting.send.client_id == client_id)
-    }
-}
-
-fn body_bytes(body: &Body) -> usize {
-    match &body.kind {
-        Some(body::Kind::Text(text)) => text.len(),
-        Some(body::Kind::Custom(custom)) => custom.content_type.len() + custom.data.len(),
-        Some(body::Kind::Media(media)) => {
-            media.id.len() + media.content_type.len() + media.name.len() + media.caption.len()
-        }
-        // Only a server writes these, and refuses them from a client.
-        Some(
-            body::Kind::GroupCreated(_)
-            | body::Kind::MembersAdded(_)
-            | body::Kind::MemberRemoved(_)
-            | body::Kind::MemberLeft(_)
-            | body::Kind::Renamed(_)
-            | body::Kind::RoleSet(_)
-            | body::Kind::Edited(_)
-            | body::Kind::Deleted(_),
-        )
-        | None => 0,
+        self.waiting.iter().position(|waiting| waiting.client_id == client_id)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use holdfast_protocol::chat::{Body, body};
+
     use super::*;
 
-    fn message(client_id: &str) -> chat::Send {
-        let body = Some(Body { kind: Some(body::Kind::Text("12345678".into())) });
-        chat::Send { client_id: client_id.into(), conversation: "@2".into(), body, reply_to: None }
+    fn message() -> Act {
+        let body = Body { kind: Some(body::Kind::Text("12345678".into())) };
+        Act::Send { conversation: "@2".into(), body, reply_to: None }
+    }
+
+    /// Of a message with a name of one byte.
+    fn message_bytes() -> usize {
+        ClientFrame { frame: Some(message().frame("a".into())) }.encoded_len()
     }
 
     fn written(outbox: &mut Outbox) -> Vec<String> {
         let mut seen = Vec::new();
-        while let Some(send) = outbox.next() {
-            seen.push(send.client_id.clone());
+        while let Some(frame) = outbox.next() {
+            let client_frame::Frame::Send(send) = frame else { panic!("{frame:?}") };
+            seen.push(send.client_id);
             outbox.mark_written();
         }
         seen
@@ -156,12 +156,12 @@ mod tests {
     fn messages_go_out_in_order_and_again_after_a_reconnect() {
         let mut outbox = Outbox::new(10, 1_000);
         for name in ["a", "b", "c"] {
-            outbox.push(message(name), 100).unwrap();
+            outbox.push(name.into(), message(), 100).unwrap();
         }
         assert_eq!(written(&mut outbox), ["a", "b", "c"]);
         assert!(outbox.remove("b").is_some());
         assert!(outbox.remove("b").is_none());
-        outbox.push(message("d"), 100).unwrap();
+        outbox.push("d".into(), message(), 100).unwrap();
         assert_eq!(written(&mut outbox), ["d"]);
         outbox.begin_again();
         assert_eq!(written(&mut outbox), ["a", "c", "d"]);
@@ -173,27 +173,32 @@ mod tests {
     #[test]
     fn the_limits_hold_from_both_sides() {
         let mut outbox = Outbox::new(2, 1_000);
-        outbox.push(message("a"), 8).unwrap();
+        outbox.push("a".into(), message(), 8).unwrap();
         assert!(matches!(
-            outbox.push(message("b"), 7),
+            outbox.push("b".into(), message(), 7),
             Err(SendError::Limit(LimitError::BodyTooLarge { .. }))
         ));
-        assert_eq!(outbox.push(message("a"), 8), Err(SendError::Duplicate("a".into())));
+        assert_eq!(outbox.push("a".into(), message(), 8), Err(SendError::Duplicate("a".into())));
         assert!(matches!(
-            outbox.push(message(""), 8),
+            outbox.push("".into(), message(), 8),
             Err(SendError::Limit(LimitError::ClientId { bytes: 0 }))
         ));
-        outbox.push(message("b"), 8).unwrap();
-        assert_eq!(outbox.push(message("c"), 8), Err(SendError::Full { messages: 2, bytes: 22 }));
+        outbox.push("b".into(), message(), 8).unwrap();
+        assert_eq!(
+            outbox.push("c".into(), message(), 8),
+            Err(SendError::Full { messages: 2, bytes: 2 * message_bytes() })
+        );
         outbox.remove("a").unwrap();
-        outbox.push(message("c"), 8).unwrap();
+        outbox.push("c".into(), message(), 8).unwrap();
 
-        // Eleven bytes each: the name, "@2", the text.
-        let mut outbox = Outbox::new(10, 22);
-        outbox.push(message("a"), 8).unwrap();
-        outbox.push(message("b"), 8).unwrap();
-        assert_eq!(outbox.push(message("c"), 8), Err(SendError::Full { messages: 2, bytes: 22 }));
+        let mut outbox = Outbox::new(10, 2 * message_bytes());
+        outbox.push("a".into(), message(), 8).unwrap();
+        outbox.push("b".into(), message(), 8).unwrap();
+        assert_eq!(
+            outbox.push("c".into(), message(), 8),
+            Err(SendError::Full { messages: 2, bytes: 2 * message_bytes() })
+        );
         outbox.remove("b").unwrap();
-        outbox.push(message("c"), 8).unwrap();
+        outbox.push("c".into(), message(), 8).unwrap();
     }
 }

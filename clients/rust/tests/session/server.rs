@@ -30,9 +30,14 @@ pub(crate) struct Server {
     pub(crate) loses_answers: bool,
     /// Code and delay of the error that the next sends get.
     pub(crate) refuses_sends: Option<(&'static str, u32)>,
+    /// The same of the next questions.
+    pub(crate) refuses_questions: Option<(&'static str, u32)>,
     /// The cursor that `welcome` names, instead of the client's.
     pub(crate) insists_on_cursor: Option<u64>,
     pub(crate) ignores_syncs: bool,
+    pub(crate) questions: usize,
+    pub(crate) acts: Vec<String>,
+    pub(crate) typing: Vec<bool>,
     pub(crate) hellos: Vec<chat::Hello>,
     pub(crate) acks: Vec<(u64, u64)>,
     pub(crate) syncs: Vec<u64>,
@@ -72,6 +77,10 @@ impl Server {
             is_silent: false,
             loses_answers: false,
             refuses_sends: None,
+            refuses_questions: None,
+            questions: 0,
+            acts: Vec::new(),
+            typing: Vec::new(),
             insists_on_cursor: None,
             ignores_syncs: false,
             hellos: Vec::new(),
@@ -264,6 +273,25 @@ impl Server {
                             self.page(sync.after);
                         }
                     }
+                    Frame::Typing(typing) => self.typing.push(typing.stopped),
+                    Frame::Group(request) => {
+                        let group =
+                            chat::GroupState { conversation: request.conversation, ..Default::default() };
+                        self.answer(server_frame::Frame::Group(group));
+                    }
+                    Frame::Read(read) => {
+                        let members = vec![chat::MemberReceipt { user: 42, read: read.up_to }];
+                        let receipts = chat::Receipts { conversation: read.conversation, members };
+                        self.answer(server_frame::Frame::Receipts(receipts));
+                    }
+                    Frame::CreateGroup(create) => self.handle_act(create.client_id, Some("g9".into())),
+                    Frame::AddMembers(add) => self.handle_act(add.client_id, None),
+                    Frame::RemoveMember(remove) => self.handle_act(remove.client_id, None),
+                    Frame::Leave(leave) => self.handle_act(leave.client_id, None),
+                    Frame::Rename(rename) => self.handle_act(rename.client_id, None),
+                    Frame::SetRole(set) => self.handle_act(set.client_id, None),
+                    Frame::Edit(edit) => self.handle_act(edit.client_id, None),
+                    Frame::Delete(delete) => self.handle_act(delete.client_id, None),
                     other => panic!("the client has no reason to send {other:?}"),
                 }
             }
@@ -341,6 +369,29 @@ impl Server {
                 body: send.body,
                 ..Message::default()
             });
+        }
+    }
+
+    /// Something in a conversation that is no message.
+    fn handle_act(&mut self, client_id: String, conversation: Option<String>) {
+        self.acts.push(client_id.clone());
+        if !self.loses_answers {
+            let accepted = chat::Accepted { client_id, message_id: 1, seq: 1, conversation };
+            self.write(server_frame::Frame::Accepted(accepted));
+        }
+    }
+
+    fn answer(&mut self, frame: server_frame::Frame) {
+        self.questions += 1;
+        match self.refuses_questions {
+            _ if self.loses_answers => {}
+            None => self.write(frame),
+            Some((code, retry_after_ms)) => self.write(server_frame::Frame::Error(chat::Error {
+                code: code.into(),
+                message: "the test says so".into(),
+                retry_after_ms,
+                client_id: String::new(),
+            })),
         }
     }
 
