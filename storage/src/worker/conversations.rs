@@ -37,8 +37,10 @@ const SNAPSHOT_MESSAGE_BYTES: usize = 16 * 1024;
 const SNAPSHOT_CONVERSATIONS: usize = 64;
 /// What a conversation counts for in a part beside its title and its messages.
 const VIEW_BYTES: usize = 64;
-/// For how long a snapshot that nobody fetches keeps the checkpoint where it is.
+/// For how long a snapshot that nobody fetches keeps the checkpoint where it is, and for how many times
+/// `limits.fold_entries` new entries any does: a client that begins one after the other must not keep it for ever.
 const SNAPSHOT_PATIENCE_MS: u64 = 60_000;
+const SNAPSHOT_PATIENCE_FOLDS: u64 = 16;
 /// Entries that are read at a time.
 const BITE: usize = 1_024;
 
@@ -124,9 +126,11 @@ impl<S: Store> Worker<S> {
         while budget > 0 && self.health == Health::Good {
             let Some(user) = self.lists.folding.pop_front() else { return };
             self.lists.is_folding.remove(&user);
-            if self.lists.is_held(user, self.now_ms) {
+            match self.is_held(user) {
                 // The snapshot's end, or the next entries, remind of it.
-                continue;
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => return self.fail(&error),
             }
             match self.fold(user, budget) {
                 Ok(entries) => budget -= entries.min(budget),
@@ -232,10 +236,20 @@ impl<S: Store> Worker<S> {
     /// Whether so few entries follow the user's checkpoint that they are looked at in one go. While nothing can be
     /// written, it stays where it is, and no entries are added.
     fn is_near(&mut self, user: UserId) -> Result<bool, StoreError> {
-        let behind = self.head(user)?.0.saturating_sub(read_checkpoint(&self.store, user)?.0);
-        Ok(behind <= 2 * self.identity.limits.fold_entries
-            || self.lists.is_held(user, self.now_ms)
-            || self.health != Health::Good)
+        Ok(self.health != Health::Good
+            || self.behind(user)? <= 2 * self.identity.limits.fold_entries
+            || self.is_held(user)?)
+    }
+
+    /// Entries that follow the user's checkpoint.
+    fn behind(&mut self, user: UserId) -> Result<u64, StoreError> {
+        Ok(self.head(user)?.0.saturating_sub(read_checkpoint(&self.store, user)?.0))
+    }
+
+    /// Whether the checkpoint stays where it is for the sake of a snapshot.
+    fn is_held(&mut self, user: UserId) -> Result<bool, StoreError> {
+        let most = SNAPSHOT_PATIENCE_FOLDS * self.identity.limits.fold_entries;
+        Ok(self.lists.is_held(user, self.now_ms) && self.behind(user)? <= most)
     }
 
     fn list(&mut self, request: &ConversationsRequest) -> Result<Delivery, StoreError> {

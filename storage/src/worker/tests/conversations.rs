@@ -6,6 +6,7 @@ use super::groups::{CREW, change, create, edit, say};
 use super::receipts::read_in;
 use super::*;
 use crate::command::{ConversationList, ConversationsRequest, GroupChange, GroupRequest};
+use crate::listing::read_checkpoint;
 
 const PAIR: ConversationId = ConversationId::direct(UserId(1), UserId(2));
 
@@ -107,6 +108,34 @@ fn whoever_is_far_behind_gets_a_snapshot_of_one_moment_and_what_follows_it() {
         let told = words(&house.run(vec![send(2, 1, "live")]));
         assert!(told.contains(&format!("1.1 event {}", last + 1)), "{told:?}");
     }
+}
+
+#[test]
+fn snapshots_that_are_begun_again_and_again_hold_up_nothing_for_ever() {
+    let mut house = House::with(1, limits(2, 20));
+    house.run((2..=100u64).map(|other| send(other, 1, "a")).collect());
+    house.run(vec![register(1, 1, Some(0))]);
+    for round in 0..40 {
+        let begun = house.run(vec![short_sync(1, 1, 0, false)]);
+        assert!(matches!(&begun[..], [Delivery::Snapshot(part)] if !part.end), "{begun:?}");
+        house.run((0..2).map(|n| send(2, 1, &format!("{round}.{n}"))).collect());
+        let checkpoint = read_checkpoint(house.workers[0].store(), UserId(1)).unwrap();
+        let head = 99 + 2 * (round + 1);
+        assert!(head - checkpoint.0 <= 2 * 16 + 4, "{checkpoint} of {head}");
+    }
+    // While it is fetched, it stays.
+    let mut parts = 0;
+    let mut delivered = house.run(vec![short_sync(1, 1, 0, false)]);
+    while let [Delivery::Snapshot(part)] = &delivered[..] {
+        parts += 1;
+        assert_eq!(part.rev, Rev(179));
+        if part.end {
+            break;
+        }
+        house.run(vec![send(2, 1, &format!("meanwhile {parts}"))]);
+        delivered = house.run(vec![short_sync(1, 1, 0, true)]);
+    }
+    assert_eq!(parts, 2);
 }
 
 #[test]
