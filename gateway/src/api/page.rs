@@ -1,4 +1,4 @@
-//! The chat page: three small files inside the binary.
+//! The chat page: a few small files inside the binary.
 
 use std::sync::{Arc, LazyLock};
 
@@ -37,6 +37,7 @@ macro_rules! asset {
 
 asset!(PAGE, "text/html; charset=utf-8", "index.html");
 asset!(SCRIPT, "text/javascript; charset=utf-8", "chat.js");
+asset!(CLIENT, "text/javascript; charset=utf-8", "holdfast-client.js");
 asset!(STYLE, "text/css; charset=utf-8", "chat.css");
 asset!(ICON, "image/svg+xml", "icon.svg");
 
@@ -44,6 +45,7 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { serve(&PAGE, &headers) }))
         .route("/chat.js", get(|headers: HeaderMap| async move { serve(&SCRIPT, &headers) }))
+        .route("/holdfast-client.js", get(|headers: HeaderMap| async move { serve(&CLIENT, &headers) }))
         .route("/chat.css", get(|headers: HeaderMap| async move { serve(&STYLE, &headers) }))
         .route("/icon.svg", get(|headers: HeaderMap| async move { serve(&ICON, &headers) }))
 }

@@ -296,6 +296,7 @@ fn the_page_is_guarded_and_cached_by_its_content() {
     for (path, content_type) in [
         ("/", "text/html; charset=utf-8"),
         ("/chat.js", "text/javascript; charset=utf-8"),
+        ("/holdfast-client.js", "text/javascript; charset=utf-8"),
         ("/chat.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
     ] {

@@ -1,0 +1,255 @@
+/**
+ * Frames of `holdfast.v1.json`: one object with one key per WebSocket message.
+ *
+ * What a server sends is read leniently where later versions may say more (frames, entries and fields that are not
+ * known here), and strictly where this client relies on it: a `rev` that is no number must not become a cursor.
+ */
+
+import { isId, type Id } from "./ids.ts";
+import type { Content, Entry, InboxEntry, MemberReceipt, Message, Role } from "./messages.ts";
+
+export const SUBPROTOCOL = "holdfast.v1.json";
+
+/** Requests with a name of their own, `clientId`: sent again until they are answered. */
+export type NamedFrame =
+  | { readonly send: { clientId: string; conversation: string; body: Content; replyTo?: Id } }
+  | { readonly edit: { clientId: string; conversation: string; seq: Id; content: Content } }
+  | { readonly delete: { clientId: string; conversation: string; seq: Id } }
+  | { readonly createGroup: { clientId: string; title: string; members: Id[]; openHistory: boolean } }
+  | { readonly addMembers: { clientId: string; conversation: string; users: Id[] } }
+  | { readonly removeMember: { clientId: string; conversation: string; user: Id } }
+  | { readonly leave: { clientId: string; conversation: string } }
+  | { readonly rename: { clientId: string; conversation: string; title: string } }
+  | { readonly setRole: { clientId: string; conversation: string; user: Id; role: Role } };
+
+/** Requests that are answered, but whose refusal does not say which it means. */
+export type QueryFrame =
+  | { readonly history: { conversation: string; before?: Id; after?: Id; limit: number } }
+  | { readonly receipts: { conversation: string } }
+  | { readonly read: { conversation: string; upTo: Id } };
+
+export type ClientFrame =
+  | NamedFrame
+  | QueryFrame
+  | { readonly hello: { token: string; device: string; cursor?: Id } }
+  | { readonly ack: { rev: Id } }
+  | { readonly sync: { after: Id; limit: number } }
+  | { readonly ping: { nonce: Id } }
+  | { readonly typing: { conversation: string; stopped: boolean } };
+
+export interface Limits {
+  readonly messageBytes: number;
+  readonly pageEntries: number;
+  readonly sendPerSecond: number;
+  readonly sendBurst: number;
+}
+
+export interface Welcome {
+  readonly user: Id;
+  readonly device: string;
+  readonly heartbeatMs: number;
+  readonly cursor: Id;
+  readonly head: Id;
+  readonly limits: Limits;
+  readonly serverTimeMs: Id;
+}
+
+export interface Accepted {
+  readonly clientId: string;
+  readonly messageId: Id;
+  readonly seq: Id;
+  /** Of `createGroup`: the group. */
+  readonly conversation?: string;
+}
+
+/** A part of a conversation, in the order of `seq`. */
+export interface History {
+  readonly conversation: string;
+  readonly messages: readonly Message[];
+  /** The last `seq` of the conversation. */
+  readonly head: Id;
+  /** Nothing that the user may see lies further in this direction. */
+  readonly end: boolean;
+}
+
+export interface Receipts {
+  readonly conversation: string;
+  readonly members: readonly MemberReceipt[];
+}
+
+export interface UserTyping {
+  readonly conversation: string;
+  readonly user: Id;
+  readonly stopped: boolean;
+}
+
+export interface ServerError {
+  readonly code: string;
+  readonly message: string;
+  readonly retryAfterMs: number;
+  readonly clientId: string;
+}
+
+export type ServerFrame =
+  | { readonly kind: "welcome"; readonly welcome: Welcome }
+  | { readonly kind: "accepted"; readonly accepted: Accepted }
+  | { readonly kind: "event"; readonly event: InboxEntry }
+  | { readonly kind: "page"; readonly events: readonly InboxEntry[]; readonly isLive: boolean }
+  | { readonly kind: "history"; readonly history: History }
+  | { readonly kind: "receipts"; readonly receipts: Receipts }
+  | { readonly kind: "typing"; readonly typing: UserTyping }
+  | { readonly kind: "gap" }
+  | { readonly kind: "drain"; readonly afterMs: number; readonly to: string }
+  | { readonly kind: "error"; readonly error: ServerError }
+  | { readonly kind: "pong" }
+  | { readonly kind: "other"; readonly name: string; readonly content: unknown };
+
+/** The server's bytes are not what the protocol says. */
+export class FrameError extends Error {
+  override readonly name = "FrameError";
+}
+
+export function parseServerFrame(text: string): ServerFrame {
+  let frame: unknown;
+  try {
+    frame = JSON.parse(text);
+  } catch {
+    throw new FrameError("a message that is not JSON");
+  }
+  const name = isRecord(frame) ? Object.keys(frame)[0] : undefined;
+  // An object without a key would be a frame of a later version which has nothing to say to this one.
+  if (!isRecord(frame)) throw new FrameError("a message that is not an object");
+  if (name === undefined) return { kind: "other", name: "", content: frame };
+  const content = frame[name];
+  const read = readers[name];
+  if (read === undefined || !Object.hasOwn(readers, name)) return { kind: "other", name, content };
+  if (!isRecord(content)) throw new FrameError(`${name} is not an object`);
+  return read(content);
+}
+
+type Fields = { readonly [key: string]: unknown };
+
+const readers: { readonly [name: string]: ((content: Fields) => ServerFrame) | undefined } = {
+  welcome: (content) => ({ kind: "welcome", welcome: welcomeOf(content) }),
+  accepted: (content) => {
+    const conversation = textIn(content, "conversation");
+    const accepted = {
+      clientId: textIn(content, "clientId"),
+      messageId: idIn(content, "messageId"),
+      seq: idIn(content, "seq"),
+    };
+    return { kind: "accepted", accepted: conversation === "" ? accepted : { ...accepted, conversation } };
+  },
+  event: (content) => ({ kind: "event", event: inboxEntryOf(content) }),
+  page: (content) => ({
+    kind: "page",
+    events: listIn(content, "events").map(inboxEntryOf),
+    isLive: flagIn(content, "live"),
+  }),
+  history: (content) => ({
+    kind: "history",
+    history: {
+      conversation: textIn(content, "conversation"),
+      messages: listIn(content, "messages").map(messageOf),
+      head: idIn(content, "head"),
+      end: flagIn(content, "end"),
+    },
+  }),
+  receipts: (content) => ({
+    kind: "receipts",
+    receipts: {
+      conversation: textIn(content, "conversation"),
+      members: listIn(content, "members").map((member) => ({ user: idIn(member, "user"), read: idIn(member, "read") })),
+    },
+  }),
+  typing: (content) => ({
+    kind: "typing",
+    typing: {
+      conversation: textIn(content, "conversation"),
+      user: idIn(content, "user"),
+      stopped: flagIn(content, "stopped"),
+    },
+  }),
+  gap: () => ({ kind: "gap" }),
+  drain: (content) => ({ kind: "drain", afterMs: wholeIn(content, "afterMs"), to: textIn(content, "to") }),
+  error: (content) => ({
+    kind: "error",
+    error: {
+      code: textIn(content, "code"),
+      message: textIn(content, "message"),
+      retryAfterMs: wholeIn(content, "retryAfterMs"),
+      clientId: textIn(content, "clientId"),
+    },
+  }),
+  pong: () => ({ kind: "pong" }),
+};
+
+function welcomeOf(content: Fields): Welcome {
+  const limits = isRecord(content["limits"]) ? content["limits"] : {};
+  return {
+    user: idIn(content, "user"),
+    device: textIn(content, "device"),
+    heartbeatMs: wholeIn(content, "heartbeatMs"),
+    cursor: idIn(content, "cursor"),
+    head: idIn(content, "head"),
+    limits: {
+      messageBytes: wholeIn(limits, "messageBytes"),
+      pageEntries: wholeIn(limits, "pageEntries"),
+      sendPerSecond: wholeIn(limits, "sendPerSecond"),
+      sendBurst: wholeIn(limits, "sendBurst"),
+    },
+    serverTimeMs: idIn(content, "serverTimeMs"),
+  };
+}
+
+function inboxEntryOf(event: Fields): InboxEntry {
+  const entry = event["entry"] ?? {};
+  if (!isRecord(entry)) throw new FrameError("entry is not an object");
+  const { message } = entry;
+  if (message !== undefined && !isRecord(message)) throw new FrameError("message is not an object");
+  // An entry of an unknown kind has its place in the inbox all the same.
+  return { rev: idIn(event, "rev"), entry: message === undefined ? (entry as Entry) : { ...entry, message: messageOf(message) } };
+}
+
+/** Only what other parts of this library rely on is checked; the rest is between the server and the application. */
+function messageOf(message: Fields): Message {
+  textIn(message, "conversation");
+  idIn(message, "seq");
+  return message as unknown as Message;
+}
+
+function isRecord(value: unknown): value is Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+// As in protobuf, a field that is not there is zero or empty.
+
+function textIn(fields: Fields, key: string): string {
+  const value = fields[key] ?? "";
+  if (typeof value !== "string") throw new FrameError(`${key} is not a text`);
+  return value;
+}
+
+function idIn(fields: Fields, key: string): Id {
+  const value = fields[key] ?? "0";
+  if (typeof value !== "string" || !isId(value)) throw new FrameError(`${key} is not a 64-bit number in digits`);
+  return value;
+}
+
+function wholeIn(fields: Fields, key: string): number {
+  const value = fields[key] ?? 0;
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) throw new FrameError(`${key} is not a number`);
+  return value;
+}
+
+function flagIn(fields: Fields, key: string): boolean {
+  const value = fields[key] ?? false;
+  if (typeof value !== "boolean") throw new FrameError(`${key} is neither true nor false`);
+  return value;
+}
+
+function listIn(fields: Fields, key: string): readonly Fields[] {
+  const value = fields[key] ?? [];
+  if (!Array.isArray(value) || !value.every(isRecord)) throw new FrameError(`${key} is not a list of objects`);
+  return value;
+}
