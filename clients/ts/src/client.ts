@@ -93,6 +93,8 @@ export class Client {
   #state: ConnectionState = { name: "idle" };
   #socket: Socket | null = null;
   #token: string | null;
+  /** It has not been good yet. */
+  #isTokenFresh = true;
   /** Counts connections, so that what is heard late from an older one is not taken for the present one's. */
   #attempt = 0;
   #inboxAge = 0;
@@ -164,7 +166,10 @@ export class Client {
   /** Connects, now, and from here on again whenever the connection breaks. Also after the end, perhaps with another
    *  token if the old one was the reason. */
   connect(token?: string): void {
-    if (token !== undefined) this.#token = token;
+    if (token !== undefined) {
+      this.#token = token;
+      this.#isTokenFresh = true;
+    }
     this.#machine.connect(this.#environment.nowMs());
     this.#pump();
   }
@@ -445,6 +450,7 @@ export class Client {
         this.#queries.delete(event.id);
         break;
       case "welcome":
+        this.#isTokenFresh = false;
         this.#emit("welcome", event.welcome);
         break;
       case "live":
@@ -479,16 +485,13 @@ export class Client {
       this.#pump();
     };
     try {
-      const { token: source } = this.#options;
-      const isFresh = typeof source === "function" && (this.#token === null || isTokenRefused);
-      const token = isFresh ? await source() : this.#token;
-      if (token === null || !isPresent()) return;
-      this.#token = token;
+      const token = await this.#tokenAfter(isTokenRefused);
+      if (!isPresent()) return;
       const socket = this.#environment.connect(url, SUBPROTOCOL, {
         onOpen: () => {
           if (!isPresent()) return;
           this.#socket = socket;
-          this.#machine.handleOpen(this.#environment.nowMs(), token, isFresh);
+          this.#machine.handleOpen(this.#environment.nowMs(), token, this.#isTokenFresh);
           this.#pump();
         },
         onText: (text) => {
@@ -505,10 +508,21 @@ export class Client {
     }
   }
 
+  async #tokenAfter(isRefused: boolean): Promise<string> {
+    const { token: source } = this.#options;
+    if (typeof source === "function" && isRefused) this.#token = null;
+    if (this.#token === null) {
+      if (typeof source === "string") return source;
+      this.#token = await source();
+      this.#isTokenFresh = true;
+    }
+    return this.#token;
+  }
+
   #withWallTime(state: ConnectionState): ConnectionState {
     if (state.name !== "waiting") return state;
-    const { nowMs, wallMs } = this.#environment;
-    return { ...state, retryAtMs: wallMs() + Math.max(state.retryAtMs - nowMs(), 0) };
+    const leftMs = Math.max(state.retryAtMs - this.#environment.nowMs(), 0);
+    return { ...state, retryAtMs: this.#environment.wallMs() + leftMs };
   }
 
   #emit<Name extends keyof ClientEvents>(name: Name, event: ClientEvents[Name]): void {

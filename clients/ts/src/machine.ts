@@ -94,7 +94,7 @@ export type ConnectionState =
   | { readonly name: "ended"; readonly why: Lost };
 
 export type MachineEvent =
-  /** Get a token, another one if `isTokenRefused`, open a WebSocket, then call `handleOpen` or `handleClose`. */
+  /** Get a token, another one if the last was refused, open a WebSocket, then call `handleOpen` or `handleClose`. */
   | { readonly kind: "connect"; readonly url: string; readonly isTokenRefused: boolean }
   /** Close the WebSocket; what happens to it from here on is not to be reported. */
   | { readonly kind: "disconnect" }
@@ -244,11 +244,10 @@ export class Machine {
 
   // What happens to the connection, the storage, and time.
 
-  /** The WebSocket is open. */
+  /** The WebSocket is open. `isTokenFresh`: the token has never been good yet; there is no sense in another one. */
   handleOpen(nowMs: number, token: string, isTokenFresh: boolean): void {
     this.#advance(nowMs);
     if (this.#state.name !== "connecting") return;
-    this.#isTokenRefused = false;
     this.#isTokenFresh = isTokenFresh;
     this.#state = { name: "greeting", deadlineMs: this.#state.deadlineMs };
     const hello = { token, device: this.#options.device };
@@ -601,6 +600,7 @@ export class Machine {
     this.#nextUrl = null;
     this.#events.push({ kind: "state", state: { name: "connecting" } });
     this.#events.push({ kind: "connect", url, isTokenRefused: this.#isTokenRefused });
+    this.#isTokenRefused = false;
   }
 
   /** Another server is believed if the token is as safe on the way there. */
