@@ -1,14 +1,15 @@
-// The chat page of Holdfast: one module, nothing to build.
+// The chat page of Holdfast, on the client library (clients/ts).
 //
 //   identity   who this tab is: a guest's name or a pasted token, and a device of its own
 //   Diary      what this device has: its cursor, the messages up to it, and the outbox
-//   Link       the WebSocket: hello, heartbeat, and coming back after it broke
+//   Link       between diary, view and the library's client, which speaks to the server
 //   view       the document
 //
 // The one invariant: the cursor is written down together with the messages up to it, and the server is told
 // (`ack`) only afterwards. So a tab that is closed at any moment loses nothing: the server sends the rest again.
 
-const SUBPROTOCOL = "holdfast.v1.json";
+import { Client } from "/holdfast-client.js";
+
 /** User ids from here on belong to names; those below are numbers that somebody chose. */
 const FIRST_NAMED_USER = 1n << 63n;
 const KEPT_MESSAGES = 500;
@@ -215,11 +216,15 @@ class Diary {
     return conversation;
   }
 
-  /** Takes an inbox entry. `"missed"`: there is a hole before it; null: it was here already. */
+  /** What the client goes on from. */
+  kept() {
+    const sending = this.outbox.filter(({ state }) => state === "sending");
+    const outbox = sending.map(({ clientId, to, text }) => ({ send: { clientId, conversation: `@${to}`, body: { text } } }));
+    return { cursor: this.cursor, outbox };
+  }
+
+  /** Takes the next inbox entry; gives what there is to show, or null. */
   take(rev, entry) {
-    const gap = BigInt(rev) - BigInt(this.cursor);
-    if (gap <= 0n) return null;
-    if (gap > 1n) return "missed";
     this.cursor = rev;
     const { message, read } = entry;
     // This page shows direct conversations only.
@@ -290,138 +295,125 @@ function textOf(body) {
 
 // ------------------------------------------------------------------------------------------------------------ Link
 
-/** Errors after which the same message may pass later. */
-const PASSING = new Set(["rate_limited", "overloaded", "storage_failed", "storage_full"]);
-
-/** Whether to come back after a close code: docs/protocol.md has the table. */
-function afterClose(code) {
-  if ([1000, 1002, 1003, 1007, 1008, 1009, 1010].includes(code) || (code >= 4000 && code <= 4099)) return "never";
-  return code >= 4200 && code <= 4299 ? "at once" : "after a delay";
-}
-
-/** The connection: one at a time, and another one when it breaks. */
+/** What the client says and does, for this page: the diary is written, and the view told. */
 class Link {
+  static async open(identity, diary) {
+    const link = new Link(identity, diary);
+    let { token } = identity;
+    // The one that the identity came with, then new ones where there are any.
+    const renew = async () => {
+      const next = token ?? (await identity.renew());
+      token = null;
+      return next;
+    };
+    link.client = await Client.open({
+      url: `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`,
+      token: identity.renew ? renew : token,
+      device: identity.device,
+      cursor: diary.cursor,
+      // The diary holds what was not sent yet, and is written before anything is sent.
+      store: { load: () => diary.kept(), save: () => {} },
+      onEntries: (entries) => link.take(entries),
+      acknowledge: "manually",
+      backoffFirstMs: 800,
+      backoffMaxMs: 30000,
+    });
+    link.listen();
+    link.client.connect();
+    return link;
+  }
+
   constructor(identity, diary) {
     this.identity = identity;
     this.diary = diary;
-    this.socket = null;
     /** `connecting`, `live`, `waiting` (until `retryAt`), `stopped` (`why` says why). */
     this.state = "connecting";
     this.why = "";
     this.canResume = true;
     this.retryAt = 0;
     this.failures = 0;
-    this.limits = { messageBytes: 65536 };
-    this.heartbeatMs = 30000;
+    this.liveSince = null;
     this.timers = {};
-    this.renewed = 0;
     /** Who is writing to us: user → the timer after which we do not believe it any more. */
     this.typists = new Map();
     /** To whom we said that we are writing, and when. */
     this.writingTo = null;
-    this.open();
-  }
-
-  open() {
-    this.clear();
-    this.state = "connecting";
-    /** The delay that the server gave before it closed, in milliseconds. */
-    this.told = null;
-    this.lastError = null;
-    this.liveSince = 0;
-    this.inFlight = null;
-    this.resuming = false;
-    this.acked = this.diary.savedCursor;
     /** With whom we have asked who has read what, and up to where we have said so ourselves. */
     this.asked = new Set();
     this.saidRead = new Map();
-    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, [SUBPROTOCOL]);
-    this.socket = socket;
-    // A browser hides the status of a refused handshake, so the token goes into `hello`, whose refusal says why.
-    socket.onopen = () => this.transmit({ hello: { token: this.identity.token, device: this.identity.device, cursor: this.diary.cursor } });
-    socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
-    socket.onclose = ({ code }) => this.closed(code);
-    // Neither an answer nor a refusal: a network that swallows everything.
-    this.timers.open = setTimeout(() => this.abandon(), 15000);
+  }
+
+  listen() {
+    const { client } = this;
+    client.on("state", (state) => this.changed(state));
+    client.on("live", () => this.askForReceipts());
+    client.on("gap", () => this.asked.clear());
+    client.on("accepted", ({ clientId }) => {
+      this.settle(clientId, (entry) => {
+        entry.state = "accepted";
+      });
+    });
+    client.on("rejected", ({ clientId, error }) => {
+      this.settle(clientId, (entry) => {
+        entry.state = "failed";
+        entry.why = error.message;
+      });
+    });
+    // Groups have no pane here yet.
+    client.on("receipts", (receipts) => receipts.conversation.startsWith("g") || this.receipts(receipts));
+    client.on("typing", ({ conversation, user, stopped }) => conversation.startsWith("g") || this.typing(user, !stopped));
+  }
+
+  /** The connection came or went. */
+  changed(state) {
+    const lasted = this.liveSince !== null && performance.now() - this.liveSince > 10000;
+    this.liveSince = null;
+    switch (state.name) {
+      case "open":
+        this.state = "live";
+        this.liveSince = performance.now();
+        this.asked.clear();
+        break;
+      case "waiting":
+        this.state = "waiting";
+        this.retryAt = state.retryAtMs;
+        // One that has lasted may break; that is no trouble yet.
+        this.failures = lasted ? 0 : state.failures;
+        break;
+      case "ended":
+        this.ended(state.why);
+        break;
+      default:
+        this.state = "connecting";
+    }
     view.later();
   }
 
-  transmit(frame) {
-    if (this.socket?.readyState !== WebSocket.OPEN) return;
-    this.socket.send(JSON.stringify(frame));
-    clearTimeout(this.timers.beat);
-    this.timers.beat = setTimeout(() => this.beat(), this.heartbeatMs * 0.9);
-  }
-
-  /** A page cannot send WebSocket pongs, so it asks for one: that also shows whether anybody is there. */
-  beat() {
-    this.transmit({ ping: { nonce: "0" } });
-    this.timers.silence ??= setTimeout(() => this.abandon(), 15000);
-  }
-
-  receive(frame) {
-    clearTimeout(this.timers.silence);
-    delete this.timers.silence;
-    const [kind] = Object.keys(frame);
-    const content = frame[kind];
-    switch (kind) {
-      case "welcome":
-        clearTimeout(this.timers.open);
-        this.state = "live";
-        this.liveSince = performance.now();
-        this.heartbeatMs = content.heartbeatMs;
-        this.limits = content.limits ?? this.limits;
-        this.sendNext();
-        view.later();
-        break;
-      case "event":
-        this.take(content.rev, content.entry);
-        break;
-      case "page":
-        this.resuming = false;
-        for (const { rev, entry } of content.events ?? []) this.take(rev, entry);
-        if (content.live) this.askForReceipts();
-        break;
-      case "gap":
-        this.asked.clear();
-        this.resume();
-        break;
-      case "accepted":
-        this.settle(content.clientId, (entry) => {
-          entry.state = "accepted";
-        });
-        break;
-      case "error":
-        this.refused(content);
-        break;
-      case "drain":
-        this.told = content.afterMs;
-        break;
-      case "receipts":
-        if (!content.conversation.startsWith("g")) this.receipts(content);
-        break;
-      case "typing":
-        // Groups have no pane here yet.
-        if (!content.conversation.startsWith("g")) this.typing(content.user, !content.stopped);
-        break;
+  ended({ kind, code, error }) {
+    if (error?.code === "cursor_ahead") {
+      this.diary.startOver();
+      this.client.startOver();
+      this.client.connect();
+      return;
     }
+    this.state = "stopped";
+    const reasons = {
+      1000: "The server closed the connection.",
+      4003: "This device is open in another tab.",
+    };
+    this.why = reasons[code] ?? error?.message ?? (kind === "closed" ? `The server closed the connection (${code}).` : "The connection has ended.");
+    this.canResume = code !== 4000 && code !== 4001;
   }
 
-  take(rev, entry) {
-    const taken = this.diary.take(rev, entry);
-    if (taken === "missed") this.resume();
-    else if (taken) {
-      this.typing(taken.row.from, false);
-      view.arrived(taken.other, taken.row);
+  take(entries) {
+    for (const { rev, entry } of entries) {
+      const taken = this.diary.take(rev, entry);
+      if (taken) {
+        this.typing(taken.row.from, false);
+        view.arrived(taken.other, taken.row);
+      }
     }
     this.saveSoon();
-  }
-
-  /** Something is missing: everything after the cursor, please. */
-  resume() {
-    if (this.resuming) return;
-    this.resuming = true;
-    this.transmit({ sync: { after: this.diary.cursor, limit: 0 } });
   }
 
   saveSoon() {
@@ -433,15 +425,12 @@ class Link {
   }
 
   saveNow() {
-    if (this.diary.save() && this.state === "live" && this.acked !== this.diary.savedCursor) {
-      this.acked = this.diary.savedCursor;
-      this.transmit({ ack: { rev: this.acked } });
-    }
+    if (this.diary.save()) this.client.ack(this.diary.savedCursor);
   }
 
   receipts({ conversation, members }) {
     const other = conversation.split(":").find((member) => member !== this.diary.user);
-    for (const { user, read } of members ?? []) this.diary.mark(other, user, Number(read));
+    for (const { user, read } of members) this.diary.mark(other, user, Number(read));
     this.saveSoon();
   }
 
@@ -454,7 +443,8 @@ class Link {
   askWhoRead(other) {
     if (this.state !== "live" || this.asked.has(other)) return;
     this.asked.add(other);
-    this.transmit({ receipts: { conversation: `@${other}` } });
+    // The answer comes by `receipts`, as what is told unasked does.
+    this.client.receipts(`@${other}`).catch(() => this.asked.delete(other));
   }
 
   /** The user looks at a conversation, and sees all of it. */
@@ -470,7 +460,7 @@ class Link {
       if (view.isLookingAt(other) && this.state === "live") {
         const upTo = this.diary.with(other).messages.at(-1).seq;
         this.saidRead.set(other, upTo);
-        this.transmit({ read: { conversation: `@${other}`, upTo: String(upTo) } });
+        this.client.read(`@${other}`, String(upTo)).catch(() => this.saidRead.delete(other));
       }
       view.later();
     }, READ_AFTER_MS);
@@ -489,150 +479,46 @@ class Link {
     const now = performance.now();
     const said = this.writingTo?.to === to && now - this.writingTo.at < TYPING_AGAIN_MS;
     if (this.state !== "live" || (goesOn ? said : this.writingTo?.to !== to)) return;
-    this.transmit({ typing: { conversation: `@${to}`, stopped: !goesOn } });
+    this.client.typing(`@${to}`, !goesOn);
     this.writingTo = goesOn ? { to, at: now } : null;
   }
 
-  /** Writes a message down, then sends it. */
   post(to, text) {
     // The message says that we have stopped.
     this.writingTo = null;
-    this.diary.outbox.push({ clientId: randomText(12), to, text, time: Date.now(), state: "sending" });
+    const entry = { clientId: randomText(12), to, text, time: Date.now(), state: "sending" };
+    this.diary.outbox.push(entry);
     this.diary.with(to);
-    this.diary.save();
-    this.sendNext();
-    view.later();
+    this.send(entry);
   }
 
-  /** One message at a time, so that no refusal can change their order. */
-  sendNext() {
-    if (this.state !== "live" || this.inFlight || this.timers.hold) return;
-    const entry = this.diary.outbox.find(({ state }) => state === "sending");
-    if (!entry) return;
-    this.inFlight = entry.clientId;
-    this.transmit({ send: { clientId: entry.clientId, conversation: `@${entry.to}`, body: { text: entry.text } } });
+  /** Writes a message down, then sends it. */
+  send(entry) {
+    this.diary.save();
+    try {
+      this.client.send(`@${entry.to}`, entry.text, { clientId: entry.clientId });
+    } catch (error) {
+      Object.assign(entry, { state: "failed", why: error.message });
+    }
+    this.saveSoon();
   }
 
   /** The server has spoken about a message of ours. */
   settle(clientId, change) {
     const entry = this.diary.outbox.find((entry) => entry.clientId === clientId);
     if (entry) change(entry);
-    if (this.inFlight === clientId) this.inFlight = null;
     this.saveSoon();
-    this.sendNext();
-  }
-
-  refused({ code, message, retryAfterMs, clientId }) {
-    this.lastError = { code, message };
-    if (clientId && PASSING.has(code)) {
-      this.inFlight = null;
-      this.timers.hold = setTimeout(() => {
-        delete this.timers.hold;
-        this.sendNext();
-      }, Math.max(retryAfterMs || 2000, 50));
-    } else if (clientId) {
-      this.settle(clientId, (entry) => {
-        entry.state = "failed";
-        entry.why = message;
-      });
-    } else if (retryAfterMs) {
-      this.told = retryAfterMs;
-      // It may have been about what was read, which is said once more with the next look.
-      this.saidRead.clear();
-    }
-  }
-
-  /** Nobody answers: do not wait for a farewell either. */
-  abandon() {
-    const socket = this.socket;
-    if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
-    this.closed(1006);
-  }
-
-  async closed(code) {
-    this.clear();
-    this.socket = null;
-    const lived = this.liveSince && performance.now() - this.liveSince > 10000;
-    this.failures = lived ? 0 : this.failures + 1;
-    if (this.lastError?.code === "cursor_ahead") {
-      this.diary.startOver();
-      this.wait(0);
-      return;
-    }
-    if ((code === 4000 || code === 4001) && this.identity.renew && Date.now() - this.renewed > 60000) {
-      this.renewed = Date.now();
-      this.state = "connecting";
-      try {
-        this.identity.token = await this.identity.renew();
-        this.wait(0);
-      } catch {
-        this.renewed = 0;
-        this.wait(this.backoff());
-      }
-      return;
-    }
-    switch (afterClose(code)) {
-      case "never":
-        this.stop(code);
-        break;
-      case "at once":
-        this.wait(this.failures === 0 ? Math.random() * 200 : this.backoff());
-        break;
-      default:
-        this.wait(this.told ?? this.backoff());
-    }
-  }
-
-  /** Doubles with each failure, up to half a minute; half of it drawn, so that not everybody comes back at once. */
-  backoff() {
-    const most = Math.min(30000, 400 * 2 ** Math.min(this.failures, 10));
-    return most * (0.5 + Math.random() / 2);
-  }
-
-  wait(delayMs) {
-    this.state = "waiting";
-    this.retryAt = Date.now() + delayMs;
-    clearTimeout(this.timers.retry);
-    this.timers.retry = setTimeout(() => this.open(), delayMs);
-    view.later();
-  }
-
-  stop(code) {
-    this.state = "stopped";
-    const reasons = {
-      1000: "The server closed the connection.",
-      4003: "This device is open in another tab.",
-    };
-    this.why = reasons[code] ?? this.lastError?.message ?? `The server closed the connection (${code}).`;
-    this.canResume = code !== 4000 && code !== 4001;
-    view.later();
   }
 
   /** The user, the network or the tab came back. */
   hurry() {
-    if (this.state === "waiting" || (this.state === "stopped" && this.canResume)) this.open();
-    else if (this.state === "live") this.beat();
+    if (this.state === "stopped" && this.canResume) this.client.connect();
+    else this.client.hurry();
   }
 
   leave() {
     this.saveNow();
-    this.clear();
-    if (this.socket) {
-      this.socket.onclose = null;
-      this.socket.close(1000);
-    }
-    this.socket = null;
-    this.state = "stopped";
-  }
-
-  clear() {
-    for (const [name, timer] of Object.entries(this.timers)) {
-      if (name === "save") continue;
-      clearTimeout(timer);
-      delete this.timers[name];
-    }
+    this.client.close();
   }
 }
 
@@ -893,9 +779,7 @@ function fillMessage(node, message, { first, mine, isRead }) {
 function retry(entry) {
   // Another name: the server has refused this one for good.
   Object.assign(entry, { clientId: randomText(12), state: "sending", why: undefined });
-  view.link.diary.save();
-  view.link.sendNext();
-  view.later();
+  view.link.send(entry);
 }
 
 function drop(entry) {
@@ -927,7 +811,7 @@ async function enter(makeIdentity) {
     tabDisk.write("holdfast.identity", identity.remember);
     $("login").hidden = true;
     $("app").hidden = false;
-    view.link = new Link(identity, new Diary(identity.user, identity.device));
+    view.link = await Link.open(identity, new Diary(identity.user, identity.device));
     view.follow();
     if (view.other === null) $("with").focus();
   } catch (error) {
@@ -1005,7 +889,7 @@ function listen() {
     const text = $("text").value.trim();
     if (!text || view.other === null) return;
     const bytes = new TextEncoder().encode(text).length;
-    const most = view.link.limits.messageBytes;
+    const most = view.link.client.messageBytesMax;
     if (bytes > most) {
       say("composer-hint", `${bytes.toLocaleString()} bytes; a message has at most ${most.toLocaleString()}.`);
       return;

@@ -930,12 +930,11 @@ class Machine {
         return this.#messageBytesMax;
     }
     // What happens to the connection, the storage, and time.
-    /** The WebSocket is open. */
+    /** The WebSocket is open. `isTokenFresh`: the token has never been good yet; there is no sense in another one. */
     handleOpen(nowMs, token, isTokenFresh) {
         this.#advance(nowMs);
         if (this.#state.name !== "connecting")
             return;
-        this.#isTokenRefused = false;
         this.#isTokenFresh = isTokenFresh;
         this.#state = { name: "greeting", deadlineMs: this.#state.deadlineMs };
         const hello = { token, device: this.#options.device };
@@ -1305,6 +1304,7 @@ class Machine {
         this.#nextUrl = null;
         this.#events.push({ kind: "state", state: { name: "connecting" } });
         this.#events.push({ kind: "connect", url, isTokenRefused: this.#isTokenRefused });
+        this.#isTokenRefused = false;
     }
     /** Another server is believed if the token is as safe on the way there. */
     #safeUrl(to) {
@@ -1338,6 +1338,8 @@ class Client {
     #state = { name: "idle" };
     #socket = null;
     #token;
+    /** It has not been good yet. */
+    #isTokenFresh = true;
     /** Counts connections, so that what is heard late from an older one is not taken for the present one's. */
     #attempt = 0;
     #inboxAge = 0;
@@ -1401,8 +1403,10 @@ class Client {
     /** Connects, now, and from here on again whenever the connection breaks. Also after the end, perhaps with another
      *  token if the old one was the reason. */
     connect(token) {
-        if (token !== undefined)
+        if (token !== undefined) {
             this.#token = token;
+            this.#isTokenFresh = true;
+        }
         this.#machine.connect(this.#environment.nowMs());
         this.#pump();
     }
@@ -1663,6 +1667,7 @@ class Client {
                 this.#queries.delete(event.id);
                 break;
             case "welcome":
+                this.#isTokenFresh = false;
                 this.#emit("welcome", event.welcome);
                 break;
             case "live":
@@ -1697,18 +1702,15 @@ class Client {
             this.#pump();
         };
         try {
-            const { token: source } = this.#options;
-            const isFresh = typeof source === "function" && (this.#token === null || isTokenRefused);
-            const token = isFresh ? await source() : this.#token;
-            if (token === null || !isPresent())
+            const token = await this.#tokenAfter(isTokenRefused);
+            if (!isPresent())
                 return;
-            this.#token = token;
             const socket = this.#environment.connect(url, SUBPROTOCOL, {
                 onOpen: () => {
                     if (!isPresent())
                         return;
                     this.#socket = socket;
-                    this.#machine.handleOpen(this.#environment.nowMs(), token, isFresh);
+                    this.#machine.handleOpen(this.#environment.nowMs(), token, this.#isTokenFresh);
                     this.#pump();
                 },
                 onText: (text) => {
@@ -1726,11 +1728,23 @@ class Client {
             lost(1006, String(error));
         }
     }
+    async #tokenAfter(isRefused) {
+        const { token: source } = this.#options;
+        if (typeof source === "function" && isRefused)
+            this.#token = null;
+        if (this.#token === null) {
+            if (typeof source === "string")
+                return source;
+            this.#token = await source();
+            this.#isTokenFresh = true;
+        }
+        return this.#token;
+    }
     #withWallTime(state) {
         if (state.name !== "waiting")
             return state;
-        const { nowMs, wallMs } = this.#environment;
-        return { ...state, retryAtMs: wallMs() + Math.max(state.retryAtMs - nowMs(), 0) };
+        const leftMs = Math.max(state.retryAtMs - this.#environment.nowMs(), 0);
+        return { ...state, retryAtMs: this.#environment.wallMs() + leftMs };
     }
     #emit(name, event) {
         for (const listener of this.#listeners.get(name) ?? []) {

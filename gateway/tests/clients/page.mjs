@@ -96,6 +96,39 @@ async function ask(address, user, requests) {
   socket.close();
 }
 
+/** The client library in the browser, by itself: what it says, hears and keeps. Runs inside the page. */
+async function useLibrary(name) {
+  const { Client, webStore } = await import("/holdfast-client.js");
+  const ask = async (path, body) => {
+    const headers = { "Content-Type": "application/json" };
+    return (await fetch(path, body && { method: "POST", headers, body: JSON.stringify(body) })).json();
+  };
+  const { user } = await ask(`/v1/guest/${name}`);
+  const texts = [];
+  let heard;
+  const isHeard = new Promise((resolve) => (heard = resolve));
+  const client = await Client.open({
+    url: `ws://${location.host}/ws`,
+    token: async () => (await ask("/v1/guest", { name: "Cleo", device: "library" })).token,
+    store: webStore(localStorage, "library"),
+    onEntries: (entries) => {
+      for (const { entry } of entries) texts.push(entry.message.body.text ?? Object.keys(entry.message.body)[0]);
+      if (texts.length === 3) heard();
+    },
+  });
+  // Taken before there is a connection.
+  const group = client.createGroup("Roof", [BigInt(user)]);
+  client.connect();
+  const { conversation } = await group;
+  await Promise.all([client.send(conversation, "one"), client.send(conversation, "two")]);
+  await isHeard;
+  const { messages } = await client.history(conversation);
+  const refused = await client.edit(conversation, "1000", "none").catch(({ code }) => code);
+  await client.close();
+  const kept = JSON.parse(localStorage.getItem("library"));
+  return { texts, seqs: messages.map(({ seq }) => seq), refused, kept };
+}
+
 async function main(browser) {
   const complaints = [];
   let { server, address } = await serve("127.0.0.1:0");
@@ -191,6 +224,14 @@ async function main(browser) {
     await laptop.locator("#conversations button").first().click();
     assert.deepEqual(await sees(laptop, expected[4]), expected);
 
+    // What the page stands on also stands by itself.
+    assert.deepEqual(await laptop.evaluate(useLibrary, "Ben"), {
+      texts: ["groupCreated", "one", "two"],
+      seqs: ["1", "2", "3"],
+      refused: "unknown_message",
+      kept: { cursor: "3", outbox: [] },
+    });
+
     // Nothing sticks out on a phone.
     const overflow = await ben.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.equal(overflow, 0, "the page is wider than the phone");
@@ -212,7 +253,7 @@ const browser = await chromium.launch({
 });
 try {
   await main(browser);
-  console.log("the page sends, receives, survives a polite stop and a kill, and fits a phone");
+  console.log("the page sends, receives, survives a polite stop and a kill, and fits a phone; its library stands alone");
 } finally {
   await browser.close();
 }
