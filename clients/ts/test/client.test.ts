@@ -227,6 +227,16 @@ test("a token comes from where it is got, and again when it was refused", async 
   await world.wait(60_000);
   await world.welcome();
   assert.deepEqual(hellos(), ["token 3"]);
+  // It was good, so another one may be good too, though this connection was never welcomed.
+  await world.drop(1006);
+  await world.wait(60_000);
+  await world.open();
+  await world.drop(4001);
+  await world.wait(10_000);
+  await world.open();
+  assert.deepEqual(hellos(), ["token 3", "token 4"]);
+  await world.drop(4001);
+  assert.equal(client.state.name, "ended", "one that never was good is not replaced");
 });
 
 test("a listener that throws is reported, and does not break the client", async () => {

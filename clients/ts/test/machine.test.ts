@@ -49,6 +49,21 @@ test("the end tells what the server said before", () => {
   assert.deepEqual(harness.sent(), [{ hello: { token: "token", device: "phone", cursor: "0" } }]);
 });
 
+test("what an older connection said or did counts for that one alone", () => {
+  const harness = Harness.open();
+  harness.refuse("overloaded");
+  harness.closed(1006);
+  assert.equal(harness.eventsOf("state").length, 1);
+  harness.closed(1006);
+  assert.deepEqual(harness.events(), [], "it is closed already");
+  harness.reconnect();
+  harness.events();
+  harness.closed(4003);
+  const [ended] = harness.eventsOf("state");
+  assert(ended?.state.name === "ended" && ended.state.why.kind === "closed");
+  assert.equal(ended.state.why.error, null);
+});
+
 test("drain gives a time and a place of its own", () => {
   const harness = Harness.open({}, () => 0.5);
   harness.give({ drain: { afterMs: 2_500, to: "ws://other/ws" } });
@@ -340,6 +355,17 @@ test("gap is healed from the cursor", () => {
   harness.page(entries(2, 9), true);
   assert.deepEqual(harness.eventsOf("live"), [{ kind: "live", rev: "9" }]);
   assert.equal(harness.revs.length, 9);
+});
+
+test("a sync that is refused for now is said again", () => {
+  const harness = Harness.open();
+  harness.give({ event: entry(2) });
+  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0 } }]);
+  harness.refuse("storage_failed", { retryAfterMs: 400 });
+  harness.wait(399);
+  assert.deepEqual(harness.sent(), []);
+  harness.wait(1);
+  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0 } }]);
 });
 
 test("a page that begins too late is asked for once more, not in a loop", () => {

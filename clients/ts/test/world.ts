@@ -56,11 +56,16 @@ export class World implements Environment {
     return this.#events !== null;
   }
 
-  /** Opens what was asked for, and welcomes it. */
-  async welcome(cursor = "0", head = cursor): Promise<void> {
+  /** Opens what was asked for. */
+  async open(): Promise<void> {
     await settled();
     assert(this.#events, "a connection is wanted");
     this.#events.onOpen();
+  }
+
+  /** Opens what was asked for, and welcomes it. */
+  async welcome(cursor = "0", head = cursor): Promise<void> {
+    await this.open();
     const limits = { messageBytes: 100, pageEntries: 1_000, sendPerSecond: 0, sendBurst: 0 };
     this.give({ welcome: { user: USER, device: "phone", heartbeatMs: 30_000, cursor, head, limits, serverTimeMs: "0" } });
     await settled();
