@@ -65,6 +65,12 @@ function checkContent(content, bytesMax) {
         return content;
     throw new RequestError("message_too_large", `the body has ${bytes} bytes; ${bytesMax} are allowed`);
 }
+/** Of a history, and of a list of conversations; 0: as many as the server likes. */
+function checkLimit(limit) {
+    if (Number.isSafeInteger(limit) && limit >= 0 && limit <= 200)
+        return limit;
+    throw new RangeError(`limit is 0 to 200, not ${limit}`);
+}
 function utf8Bytes(text) {
     return new TextEncoder().encode(text).length;
 }
@@ -219,6 +225,20 @@ const readers = {
             members: listIn(content, "members").map((member) => ({ user: idIn(member, "user"), read: idIn(member, "read") })),
         },
     }),
+    conversations: (content) => ({ kind: "conversations", conversations: conversationsOf(content) }),
+    snapshot: (content) => ({ kind: "snapshot", part: conversationsOf(content) }),
+    group: (content) => ({
+        kind: "group",
+        group: {
+            conversation: textIn(content, "conversation"),
+            title: textIn(content, "title"),
+            openHistory: flagIn(content, "openHistory"),
+            members: listIn(content, "members").map((member) => {
+                return { user: idIn(member, "user"), role: textIn(member, "role"), joined: idIn(member, "joined") };
+            }),
+            seq: idIn(content, "seq"),
+        },
+    }),
     typing: (content) => ({
         kind: "typing",
         typing: {
@@ -266,6 +286,13 @@ function inboxEntryOf(event) {
         throw new FrameError("message is not an object");
     // An entry of an unknown kind has its place in the inbox all the same.
     return { rev: idIn(event, "rev"), entry: message === undefined ? entry : { ...entry, message: messageOf(message) } };
+}
+function conversationsOf(content) {
+    const conversations = listIn(content, "conversations").map((state) => {
+        textIn(state, "conversation");
+        return state;
+    });
+    return { conversations, rev: idIn(content, "rev"), end: flagIn(content, "end") };
 }
 /** Only what other parts of this library rely on is checked; the rest is between the server and the application. */
 function messageOf(message) {
@@ -430,7 +457,8 @@ class Heartbeat {
 // ---- inbox.ts
 
 /**
- * The inbox as it arrives: every entry once, in the order of `rev`, whatever mixture of pages and events brings it.
+ * The inbox as it arrives: every entry once, in the order of `rev`, whatever mixture of pages and events brings it; or
+ * a snapshot in the place of very many.
  *
  * ```text
  *   told ≤ stored ≤ handled ≤ cursor
@@ -443,6 +471,10 @@ class Heartbeat {
 class Inbox {
     #waitingMax;
     #waiting = [];
+    /** A snapshot that waits, before the entries that wait. */
+    #snapshot = null;
+    /** Parts of one that has not ended, by conversation. */
+    #parts = null;
     #cursor;
     #handled;
     #stored;
@@ -492,11 +524,36 @@ class Inbox {
         this.#waiting.push(entry);
         return "taken";
     }
-    /** Everything that waits for the application. */
-    takeWaiting() {
-        const waiting = this.#waiting;
+    /** Takes a part of a snapshot; with the last one it stands for everything up to its `rev`. */
+    takeSnapshot({ conversations, rev, end }) {
+        if (compareIds(rev, this.#cursor ?? "0") <= 0)
+            return;
+        if (this.#parts?.rev !== rev)
+            this.#parts = { rev, conversations: new Map() };
+        for (const state of conversations)
+            this.#parts.conversations.set(state.conversation, state);
+        if (!end)
+            return;
+        // What waits before it is in it.
+        this.#snapshot = { conversations: [...this.#parts.conversations.values()], rev };
         this.#waiting = [];
-        return waiting;
+        this.#isCongested = false;
+        this.#cursor = rev;
+        this.#parts = null;
+    }
+    /** What waits for the application and comes first. */
+    takeWaiting() {
+        const snapshot = this.#snapshot;
+        if (snapshot !== null) {
+            this.#snapshot = null;
+            return { snapshot, rev: snapshot.rev };
+        }
+        const last = this.#waiting.at(-1);
+        if (last === undefined)
+            return null;
+        const entries = this.#waiting;
+        this.#waiting = [];
+        return { entries, rev: last.rev };
     }
     /** There is room again; true when something was left out meanwhile. */
     endCongestion() {
@@ -674,13 +731,12 @@ class Pace {
 // ---- queries.ts
 
 /**
- * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`.
+ * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`, `conversations`,
+ * `group`.
  *
  * A refusal of one does not say which it means, so one is in flight at a time: then it can only be that one. An answer
  * is known by its conversation, and by not contradicting the question.
  */
-/** An answer that may be a note about somebody instead counts when nothing better has come for so long. */
-const BETTER_WITHIN_MS = 1_000;
 class Queries {
     #max;
     #timeoutMs;
@@ -705,7 +761,7 @@ class Queries {
             throw new RequestError("too_many_queries", `${this.size} queries wait for their answers, as many as are allowed`);
         }
         this.#ids += 1;
-        this.#waiting.push({ id: this.#ids, frame, sentMs: null, fallback: null });
+        this.#waiting.push({ id: this.#ids, frame, sentMs: null });
         return this.#ids;
     }
     /** The one to be sent, if none is in flight. */
@@ -725,50 +781,36 @@ class Queries {
     /** Another connection, or a refusal that means "later". */
     sendAgain() {
         const [first] = this.#waiting;
-        if (first) {
+        if (first)
             first.sentMs = null;
-            first.fallback = null;
-        }
     }
     /** Takes an answer if it is one to the query in flight. */
-    answer(answer, user, nowMs) {
+    answer(answer, user) {
         const [first] = this.#waiting;
         if (!first || first.sentMs === null)
             return null;
         const { id, frame } = first;
-        if ("history" in answer) {
-            const { history } = answer;
-            const fits = "history" in frame && isSame(frame, history.conversation, user) && fitsBounds(frame.history, history);
-            return fits ? this.#settle(id, history) : null;
+        switch (answer.kind) {
+            case "history":
+                return "history" in frame && fitsHistory(frame.history, answer.history, user) ? this.#settle(id, answer.history) : null;
+            case "receipts":
+                return fitsReceipts(frame, answer.receipts, user) ? this.#settle(id, answer.receipts) : null;
+            case "conversations":
+                return "conversations" in frame ? this.#settle(id, answer.conversations) : null;
+            case "group":
+                return "group" in frame && frame.group.conversation === answer.group.conversation ? this.#settle(id, answer.group) : null;
         }
-        const { receipts } = answer;
-        if ("history" in frame || !isSame(frame, receipts.conversation, user))
-            return null;
-        const own = receipts.members.find((member) => member.user === user);
-        if (!own)
-            return null;
-        if ("read" in frame)
-            return compareIds(own.read, frame.read.upTo) >= 0 ? this.#settle(id, receipts) : null;
-        // A note that this user has read on with another device names this user alone; so does the answer in a group
-        // that has no other members.
-        if (receipts.members.length > 1)
-            return this.#settle(id, receipts);
-        first.fallback = { receipts, atMs: nowMs + BETTER_WITHIN_MS };
-        return null;
     }
     /** When {@link due} has something to say. */
     nextMs() {
         const [first] = this.#waiting;
         if (!first || first.sentMs === null)
             return Infinity;
-        return Math.min(first.sentMs + this.#timeoutMs, first.fallback?.atMs ?? Infinity);
+        return first.sentMs + this.#timeoutMs;
     }
     due(nowMs) {
-        const [first] = this.#waiting;
-        if (!first || nowMs < this.nextMs())
+        if (nowMs < this.nextMs())
             return null;
-        if (first.fallback !== null)
-            return this.#settle(first.id, first.fallback.receipts);
         return this.fail(new RequestError("timeout", "the server has not answered in time"));
     }
     /** The query in flight was refused for good, or given up. */
@@ -786,13 +828,24 @@ class Queries {
         return this.#waiting.find(({ frame, sentMs }) => sentMs === null && "read" in frame && frame.read.conversation === conversation);
     }
 }
-function isSame(frame, conversation, user) {
-    const [asked] = Object.values(frame);
-    return conversationId(asked.conversation, user) === conversation;
-}
 /** A query that was sent twice may be answered twice; the second answer must not pass for that to another question. */
-function fitsBounds({ before, after }, { messages }) {
-    return messages.every(({ seq }) => (before === undefined || compareIds(seq, before) < 0) && (after === undefined || compareIds(seq, after) > 0));
+function fitsHistory({ conversation, before, after }, history, user) {
+    if (conversationId(conversation, user) !== history.conversation)
+        return false;
+    return history.messages.every(({ seq }) => (before === undefined || compareIds(seq, before) < 0) && (after === undefined || compareIds(seq, after) > 0));
+}
+/** Notes name those others who have read on; the answers name this user: to `read` alone, to `receipts` with all. */
+function fitsReceipts(frame, { conversation, members }, user) {
+    const own = members.find((member) => member.user === user);
+    if (own === undefined)
+        return false;
+    if ("read" in frame) {
+        return conversationId(frame.read.conversation, user) === conversation && compareIds(own.read, frame.read.upTo) >= 0;
+    }
+    if (!("receipts" in frame) || conversationId(frame.receipts.conversation, user) !== conversation)
+        return false;
+    // A group may have no other members.
+    return members.length > 1 || conversation.startsWith("g");
 }
 
 // ---- machine.ts
@@ -809,7 +862,7 @@ function fitsBounds({ before, after }, { messages }) {
  * ```
  *
  * It owns no socket, clock, storage or source of randomness; {@link Client} does what it says. After every call:
- * write what `pollTransmit` gives, store what `pollSave` gives, hand on what `pollEntries` gives, act on what
+ * write what `pollTransmit` gives, store what `pollSave` gives, hand on what `pollBatch` gives, act on what
  * `pollEvent` gives, and come back at `pollTimeout`.
  */
 /** A refusal that says "later" but not when. */
@@ -937,7 +990,7 @@ class Machine {
             return;
         this.#isTokenFresh = isTokenFresh;
         this.#state = { name: "greeting", deadlineMs: this.#state.deadlineMs };
-        const hello = { token, device: this.#options.device };
+        const hello = { token, device: this.#options.device, everyEntry: !this.#options.takesSnapshots };
         // What is stored, not what has come: a server may take this for an `ack`. What comes twice by it is dropped.
         const isNew = this.#inbox.cursor === null;
         this.#out.push({ hello: isNew ? hello : { ...hello, cursor: this.#inbox.stored } });
@@ -1019,8 +1072,8 @@ class Machine {
         const cursor = this.#inbox.cursor === null ? null : this.#inbox.handled;
         return { version: this.#version, kept: { cursor, outbox: this.#outbox.frames() } };
     }
-    /** Entries for the application, in order; when it is done with them, `handled` is to be called. */
-    pollEntries() {
+    /** Entries for the application, in order, or a snapshot; when it is done with them, `handled` is to be called. */
+    pollBatch() {
         const waiting = this.#inbox.takeWaiting();
         if (this.#inbox.endCongestion())
             this.#syncAtMs = this.#nowMs;
@@ -1097,13 +1150,20 @@ class Machine {
                 this.#version += 1;
                 this.#events.push({ kind: "accepted", accepted: frame.accepted });
                 return this.#findUnreadable();
-            case "history":
-                this.#settle(this.#queries.answer({ history: frame.history }, state.user, this.#nowMs));
+            case "snapshot":
+                if (!this.#options.takesSnapshots)
+                    return this.#breakOff("a snapshot, though every entry was asked for");
+                this.#inbox.takeSnapshot(frame.part);
+                if (this.#pagesByMs !== null)
+                    this.#pagesByMs = this.#pageDeadline();
                 return;
             case "receipts":
-                this.#settle(this.#queries.answer({ receipts: frame.receipts }, state.user, this.#nowMs));
                 this.#events.push({ kind: "receipts", receipts: frame.receipts });
-                return;
+                return this.#settle(this.#queries.answer(frame, state.user));
+            case "history":
+            case "conversations":
+            case "group":
+                return this.#settle(this.#queries.answer(frame, state.user));
             case "typing":
                 this.#events.push({ kind: "typing", typing: frame.typing });
                 return;
@@ -1231,7 +1291,7 @@ class Machine {
         if (this.#syncAtMs !== null && this.#syncAtMs <= nowMs && !this.#inbox.isCongested) {
             this.#syncAtMs = null;
             this.#pagesByMs = this.#pageDeadline();
-            return { sync: { after: this.#inbox.cursor ?? "0", limit: 0 } };
+            return { sync: { after: this.#inbox.cursor ?? "0", limit: 0, everyEntry: !this.#options.takesSnapshots } };
         }
         const rev = this.#inbox.untold();
         if (rev !== null && this.#ackAtMs <= nowMs) {
@@ -1351,8 +1411,9 @@ class Client {
     /** A client that knows what its store has kept. It does nothing before {@link connect}. */
     static async open(options) {
         const { protocol } = new URL(options.url);
-        if (protocol !== "ws:" && protocol !== "wss:")
+        if (protocol !== "ws:" && protocol !== "wss:") {
             throw new TypeError(`a WebSocket's URL begins with wss: or ws:, not ${protocol}`);
+        }
         const kept = (await options.store?.load()) ?? { cursor: null, outbox: [] };
         return new Client(options, options.cursor === undefined ? kept : { ...kept, cursor: toId(options.cursor, "cursor") });
     }
@@ -1364,6 +1425,7 @@ class Client {
             url: options.url,
             device: options.device ?? "",
             canRenewToken: typeof options.token === "function",
+            takesSnapshots: options.onSnapshot !== undefined,
             kept,
             connectTimeoutMs: options.connectTimeoutMs ?? 15_000,
             backoffFirstMs: options.backoffFirstMs ?? 1_000,
@@ -1483,11 +1545,9 @@ class Client {
     /** A part of a conversation: the last messages before a `seq`, the first after one, or the last of all. */
     history(conversation, range = {}) {
         const { before, after, limit = 0 } = range;
-        if (!Number.isSafeInteger(limit) || limit < 0 || limit > 200)
-            throw new RangeError(`limit is 0 to 200, not ${limit}`);
         if (before !== undefined && after !== undefined)
             throw new RangeError("either before or after, not both");
-        const head = { conversation: checkConversation(conversation), limit };
+        const head = { conversation: checkConversation(conversation), limit: checkLimit(limit) };
         const from = before !== undefined ? { before: toId(before, "before") } : {};
         const to = after !== undefined ? { after: toId(after, "after") } : {};
         return this.#query({ history: { ...head, ...from, ...to } });
@@ -1500,6 +1560,17 @@ class Client {
     read(conversation, upTo) {
         const read = { conversation: checkConversation(conversation), upTo: toId(upTo, "upTo") };
         return this.#query({ read });
+    }
+    /** The user's conversations, as many at once as the server likes, behind that of this name. */
+    conversations(options = {}) {
+        const { after = "", limit = 0 } = options;
+        if (after !== "")
+            checkConversation(after);
+        return this.#query({ conversations: { after, limit: checkLimit(limit) } });
+    }
+    /** What a group is called, and who is in it. */
+    group(conversation) {
+        return this.#query({ group: { conversation: checkConversation(conversation) } });
     }
     /** The user is writing, or not any more; to be said every 3 s while that goes on. Without a connection it is not. */
     typing(conversation, stopped = false) {
@@ -1578,18 +1649,17 @@ class Client {
     #deliver() {
         if (this.#handling !== null || this.#state.name === "ended")
             return;
-        const entries = this.#machine.pollEntries();
-        const last = entries.at(-1);
-        if (last === undefined)
+        const batch = this.#machine.pollBatch();
+        if (batch === null)
             return;
         const age = this.#inboxAge;
         const done = () => {
             if (this.#options.acknowledge !== "manually" && age === this.#inboxAge)
-                this.#machine.handled(last.rev);
+                this.#machine.handled(batch.rev);
         };
         const failed = (error) => this.#machine.fail(this.#environment.nowMs(), error);
         try {
-            const promise = this.#options.onEntries(entries);
+            const promise = "entries" in batch ? this.#options.onEntries(batch.entries) : this.#options.onSnapshot?.(batch.snapshot);
             if (isPromise(promise)) {
                 this.#handling = promise.then(done, failed).then(() => {
                     this.#handling = null;

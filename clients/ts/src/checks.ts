@@ -33,6 +33,12 @@ export function checkContent(content: Content, bytesMax: number): Content {
   throw new RequestError("message_too_large", `the body has ${bytes} bytes; ${bytesMax} are allowed`);
 }
 
+/** Of a history, and of a list of conversations; 0: as many as the server likes. */
+export function checkLimit(limit: number): number {
+  if (Number.isSafeInteger(limit) && limit >= 0 && limit <= 200) return limit;
+  throw new RangeError(`limit is 0 to 200, not ${limit}`);
+}
+
 export function utf8Bytes(text: string): number {
   return new TextEncoder().encode(text).length;
 }

@@ -7,13 +7,24 @@
  * over restarts; then the answer is told by the events `accepted` and `rejected` alone.
  */
 
-import { checkClientId, checkContent, checkConversation, checkText } from "./checks.ts";
+import { checkClientId, checkContent, checkConversation, checkLimit, checkText } from "./checks.ts";
 import { platform, type Environment, type Socket } from "./environment.ts";
 import { RequestError, type Refused } from "./errors.ts";
-import { SUBPROTOCOL, type Accepted, type History, type NamedFrame, type Receipts, type UserTyping, type Welcome } from "./frames.ts";
+import {
+  SUBPROTOCOL,
+  type Accepted,
+  type Conversations,
+  type GroupState,
+  type History,
+  type NamedFrame,
+  type Receipts,
+  type UserTyping,
+  type Welcome,
+} from "./frames.ts";
 import { toId, type Id, type IdInput } from "./ids.ts";
 import { Machine, type ConnectionState, type Kept, type MachineEvent } from "./machine.ts";
-import type { Content, InboxEntry, Role } from "./messages.ts";
+import type { Content, InboxEntry, Role, Snapshot } from "./messages.ts";
+import type { Answer } from "./queries.ts";
 import type { Store } from "./store.ts";
 
 export interface ClientOptions {
@@ -28,6 +39,11 @@ export interface ClientOptions {
    * promise is kept; they are acknowledged then. If it fails, the client ends: what was not taken comes again.
    */
   readonly onEntries: (entries: readonly InboxEntry[]) => void | Promise<void>;
+  /**
+   * Takes the user's conversations as they are at a `rev`, in the place of what the application has of them and of very
+   * many entries that it has not. Like entries, in their order. Without this, every entry comes.
+   */
+  readonly onSnapshot?: (snapshot: Snapshot) => void | Promise<void>;
   /** `manually`: entries are acknowledged when the application says so, with {@link Client.ack}. */
   readonly acknowledge?: "automatically" | "manually";
   /** Keeps how far this device is, and what was not accepted yet, over restarts. */
@@ -89,7 +105,7 @@ export class Client {
   readonly #machine: Machine;
   readonly #listeners = new Map<string, Set<(event: never) => void>>();
   readonly #requests = new Map<string, Settle<Accepted>>();
-  readonly #queries = new Map<number, Settle<History | Receipts>[]>();
+  readonly #queries = new Map<number, Settle<Answer>[]>();
   #state: ConnectionState = { name: "idle" };
   #socket: Socket | null = null;
   #token: string | null;
@@ -107,7 +123,9 @@ export class Client {
   /** A client that knows what its store has kept. It does nothing before {@link connect}. */
   static async open(options: ClientOptions): Promise<Client> {
     const { protocol } = new URL(options.url);
-    if (protocol !== "ws:" && protocol !== "wss:") throw new TypeError(`a WebSocket's URL begins with wss: or ws:, not ${protocol}`);
+    if (protocol !== "ws:" && protocol !== "wss:") {
+      throw new TypeError(`a WebSocket's URL begins with wss: or ws:, not ${protocol}`);
+    }
     const kept = (await options.store?.load()) ?? { cursor: null, outbox: [] };
     return new Client(options, options.cursor === undefined ? kept : { ...kept, cursor: toId(options.cursor, "cursor") });
   }
@@ -120,6 +138,7 @@ export class Client {
       url: options.url,
       device: options.device ?? "",
       canRenewToken: typeof options.token === "function",
+      takesSnapshots: options.onSnapshot !== undefined,
       kept,
       connectTimeoutMs: options.connectTimeoutMs ?? 15_000,
       backoffFirstMs: options.backoffFirstMs ?? 1_000,
@@ -267,9 +286,8 @@ export class Client {
     range: { readonly before?: IdInput; readonly after?: IdInput; readonly limit?: number } = {},
   ): Promise<History> {
     const { before, after, limit = 0 } = range;
-    if (!Number.isSafeInteger(limit) || limit < 0 || limit > 200) throw new RangeError(`limit is 0 to 200, not ${limit}`);
     if (before !== undefined && after !== undefined) throw new RangeError("either before or after, not both");
-    const head = { conversation: checkConversation(conversation), limit };
+    const head = { conversation: checkConversation(conversation), limit: checkLimit(limit) };
     const from = before !== undefined ? { before: toId(before, "before") } : {};
     const to = after !== undefined ? { after: toId(after, "after") } : {};
     return this.#query({ history: { ...head, ...from, ...to } }) as Promise<History>;
@@ -284,6 +302,18 @@ export class Client {
   read(conversation: string, upTo: IdInput): Promise<Receipts> {
     const read = { conversation: checkConversation(conversation), upTo: toId(upTo, "upTo") };
     return this.#query({ read }) as Promise<Receipts>;
+  }
+
+  /** The user's conversations, as many at once as the server likes, behind that of this name. */
+  conversations(options: { readonly after?: string; readonly limit?: number } = {}): Promise<Conversations> {
+    const { after = "", limit = 0 } = options;
+    if (after !== "") checkConversation(after);
+    return this.#query({ conversations: { after, limit: checkLimit(limit) } }) as Promise<Conversations>;
+  }
+
+  /** What a group is called, and who is in it. */
+  group(conversation: string): Promise<GroupState> {
+    return this.#query({ group: { conversation: checkConversation(conversation) } }) as Promise<GroupState>;
   }
 
   /** The user is writing, or not any more; to be said every 3 s while that goes on. Without a connection it is not. */
@@ -312,9 +342,9 @@ export class Client {
     return this.#begun(promise);
   }
 
-  #query(frame: Parameters<Machine["query"]>[0]): Promise<History | Receipts> {
+  #query(frame: Parameters<Machine["query"]>[0]): Promise<Answer> {
     const id = this.#machine.query(frame);
-    const promise = new Promise<History | Receipts>((resolve, reject) => {
+    const promise = new Promise<Answer>((resolve, reject) => {
       this.#queries.set(id, [...(this.#queries.get(id) ?? []), { resolve, reject }]);
     });
     return this.#begun(promise);
@@ -367,16 +397,15 @@ export class Client {
 
   #deliver(): void {
     if (this.#handling !== null || this.#state.name === "ended") return;
-    const entries = this.#machine.pollEntries();
-    const last = entries.at(-1);
-    if (last === undefined) return;
+    const batch = this.#machine.pollBatch();
+    if (batch === null) return;
     const age = this.#inboxAge;
     const done = () => {
-      if (this.#options.acknowledge !== "manually" && age === this.#inboxAge) this.#machine.handled(last.rev);
+      if (this.#options.acknowledge !== "manually" && age === this.#inboxAge) this.#machine.handled(batch.rev);
     };
     const failed = (error: unknown) => this.#machine.fail(this.#environment.nowMs(), error);
     try {
-      const promise = this.#options.onEntries(entries);
+      const promise = "entries" in batch ? this.#options.onEntries(batch.entries) : this.#options.onSnapshot?.(batch.snapshot);
       if (isPromise(promise)) {
         this.#handling = promise.then(done, failed).then(() => {
           this.#handling = null;
@@ -539,6 +568,6 @@ export class Client {
   }
 }
 
-function isPromise(value: void | Promise<void>): value is Promise<void> {
+function isPromise(value: void | Promise<void> | undefined): value is Promise<void> {
   return typeof value === "object" && value !== null && "then" in value;
 }

@@ -6,7 +6,7 @@
  */
 
 import { isId, type Id } from "./ids.ts";
-import type { Content, Entry, InboxEntry, MemberReceipt, Message, Role } from "./messages.ts";
+import type { Content, ConversationState, Entry, InboxEntry, MemberReceipt, Message, Role } from "./messages.ts";
 
 export const SUBPROTOCOL = "holdfast.v1.json";
 
@@ -26,14 +26,16 @@ export type NamedFrame =
 export type QueryFrame =
   | { readonly history: { conversation: string; before?: Id; after?: Id; limit: number } }
   | { readonly receipts: { conversation: string } }
-  | { readonly read: { conversation: string; upTo: Id } };
+  | { readonly read: { conversation: string; upTo: Id } }
+  | { readonly conversations: { after: string; limit: number } }
+  | { readonly group: { conversation: string } };
 
 export type ClientFrame =
   | NamedFrame
   | QueryFrame
-  | { readonly hello: { token: string; device: string; cursor?: Id } }
+  | { readonly hello: { token: string; device: string; cursor?: Id; everyEntry: boolean } }
   | { readonly ack: { rev: Id } }
-  | { readonly sync: { after: Id; limit: number } }
+  | { readonly sync: { after: Id; limit: number; everyEntry: boolean } }
   | { readonly ping: { nonce: Id } }
   | { readonly typing: { conversation: string; stopped: boolean } };
 
@@ -77,6 +79,26 @@ export interface Receipts {
   readonly members: readonly MemberReceipt[];
 }
 
+/** A part of the user's conversations, in the order of their ids. */
+export interface Conversations {
+  readonly conversations: readonly ConversationState[];
+  /** Everything up to here is in it, and nothing behind it. */
+  readonly rev: Id;
+  /** There are no further ones. */
+  readonly end: boolean;
+}
+
+/** A group as it is. */
+export interface GroupState {
+  readonly conversation: string;
+  readonly title: string;
+  readonly openHistory: boolean;
+  /** In the order of their ids; `joined` is the `seq` of the event by which somebody has come. */
+  readonly members: readonly { readonly user: Id; readonly role: Role; readonly joined: Id }[];
+  /** The last `seq` that this takes into account. */
+  readonly seq: Id;
+}
+
 export interface UserTyping {
   readonly conversation: string;
   readonly user: Id;
@@ -97,6 +119,9 @@ export type ServerFrame =
   | { readonly kind: "page"; readonly events: readonly InboxEntry[]; readonly isLive: boolean }
   | { readonly kind: "history"; readonly history: History }
   | { readonly kind: "receipts"; readonly receipts: Receipts }
+  | { readonly kind: "conversations"; readonly conversations: Conversations }
+  | { readonly kind: "snapshot"; readonly part: Conversations }
+  | { readonly kind: "group"; readonly group: GroupState }
   | { readonly kind: "typing"; readonly typing: UserTyping }
   | { readonly kind: "gap" }
   | { readonly kind: "drain"; readonly afterMs: number; readonly to: string }
@@ -162,6 +187,20 @@ const readers: { readonly [name: string]: ((content: Fields) => ServerFrame) | u
       members: listIn(content, "members").map((member) => ({ user: idIn(member, "user"), read: idIn(member, "read") })),
     },
   }),
+  conversations: (content) => ({ kind: "conversations", conversations: conversationsOf(content) }),
+  snapshot: (content) => ({ kind: "snapshot", part: conversationsOf(content) }),
+  group: (content) => ({
+    kind: "group",
+    group: {
+      conversation: textIn(content, "conversation"),
+      title: textIn(content, "title"),
+      openHistory: flagIn(content, "openHistory"),
+      members: listIn(content, "members").map((member) => {
+        return { user: idIn(member, "user"), role: textIn(member, "role") as Role, joined: idIn(member, "joined") };
+      }),
+      seq: idIn(content, "seq"),
+    },
+  }),
   typing: (content) => ({
     kind: "typing",
     typing: {
@@ -209,6 +248,14 @@ function inboxEntryOf(event: Fields): InboxEntry {
   if (message !== undefined && !isRecord(message)) throw new FrameError("message is not an object");
   // An entry of an unknown kind has its place in the inbox all the same.
   return { rev: idIn(event, "rev"), entry: message === undefined ? (entry as Entry) : { ...entry, message: messageOf(message) } };
+}
+
+function conversationsOf(content: Fields): Conversations {
+  const conversations = listIn(content, "conversations").map((state) => {
+    textIn(state, "conversation");
+    return state as unknown as ConversationState;
+  });
+  return { conversations, rev: idIn(content, "rev"), end: flagIn(content, "end") };
 }
 
 /** Only what other parts of this library rely on is checked; the rest is between the server and the application. */

@@ -1,5 +1,6 @@
 /**
- * The inbox as it arrives: every entry once, in the order of `rev`, whatever mixture of pages and events brings it.
+ * The inbox as it arrives: every entry once, in the order of `rev`, whatever mixture of pages and events brings it; or
+ * a snapshot in the place of very many.
  *
  * ```text
  *   told ≤ stored ≤ handled ≤ cursor
@@ -11,11 +12,21 @@
  */
 
 import { compareIds, maxId, nextId, type Id } from "./ids.ts";
-import type { InboxEntry } from "./messages.ts";
+import type { Conversations } from "./frames.ts";
+import type { ConversationState, InboxEntry, Snapshot } from "./messages.ts";
+
+/** What the application is given at once, in the order of `rev`. */
+export type Batch =
+  | { readonly entries: readonly InboxEntry[]; readonly rev: Id }
+  | { readonly snapshot: Snapshot; readonly rev: Id };
 
 export class Inbox {
   readonly #waitingMax: number;
   #waiting: InboxEntry[] = [];
+  /** A snapshot that waits, before the entries that wait. */
+  #snapshot: Snapshot | null = null;
+  /** Parts of one that has not ended, by conversation. */
+  #parts: { readonly rev: Id; readonly conversations: Map<string, ConversationState> } | null = null;
   #cursor: Id | null;
   #handled: Id;
   #stored: Id;
@@ -68,11 +79,32 @@ export class Inbox {
     return "taken";
   }
 
-  /** Everything that waits for the application. */
-  takeWaiting(): InboxEntry[] {
-    const waiting = this.#waiting;
+  /** Takes a part of a snapshot; with the last one it stands for everything up to its `rev`. */
+  takeSnapshot({ conversations, rev, end }: Conversations): void {
+    if (compareIds(rev, this.#cursor ?? "0") <= 0) return;
+    if (this.#parts?.rev !== rev) this.#parts = { rev, conversations: new Map() };
+    for (const state of conversations) this.#parts.conversations.set(state.conversation, state);
+    if (!end) return;
+    // What waits before it is in it.
+    this.#snapshot = { conversations: [...this.#parts.conversations.values()], rev };
     this.#waiting = [];
-    return waiting;
+    this.#isCongested = false;
+    this.#cursor = rev;
+    this.#parts = null;
+  }
+
+  /** What waits for the application and comes first. */
+  takeWaiting(): Batch | null {
+    const snapshot = this.#snapshot;
+    if (snapshot !== null) {
+      this.#snapshot = null;
+      return { snapshot, rev: snapshot.rev };
+    }
+    const last = this.#waiting.at(-1);
+    if (last === undefined) return null;
+    const entries = this.#waiting;
+    this.#waiting = [];
+    return { entries, rev: last.rev };
   }
 
   /** There is room again; true when something was left out meanwhile. */

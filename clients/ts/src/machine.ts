@@ -10,7 +10,7 @@
  * ```
  *
  * It owns no socket, clock, storage or source of randomness; {@link Client} does what it says. After every call:
- * write what `pollTransmit` gives, store what `pollSave` gives, hand on what `pollEntries` gives, act on what
+ * write what `pollTransmit` gives, store what `pollSave` gives, hand on what `pollBatch` gives, act on what
  * `pollEvent` gives, and come back at `pollTimeout`.
  */
 
@@ -21,7 +21,6 @@ import {
   parseServerFrame,
   type Accepted,
   type ClientFrame,
-  type History,
   type NamedFrame,
   type QueryFrame,
   type Receipts,
@@ -32,11 +31,11 @@ import {
 } from "./frames.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { compareIds, type Id } from "./ids.ts";
-import { Inbox } from "./inbox.ts";
+import { Inbox, type Batch } from "./inbox.ts";
 import type { InboxEntry } from "./messages.ts";
 import { clientIdOf, Outbox } from "./outbox.ts";
 import { Pace } from "./pace.ts";
-import { Queries, type Answered, type Failed } from "./queries.ts";
+import { Queries, type Answer, type Answered, type Failed } from "./queries.ts";
 
 /** A refusal that says "later" but not when. */
 const RETRY_MS = 1_000;
@@ -54,6 +53,8 @@ export interface MachineOptions {
   readonly device: string;
   /** A token that was refused may be replaced by a new one. */
   readonly canRenewToken: boolean;
+  /** The application takes a snapshot in the place of very many entries. */
+  readonly takesSnapshots: boolean;
   /** What was stored; `cursor` null: a new device, which goes by what the server knows. */
   readonly kept: Kept;
   /** From wanting a connection to `welcome`; also how long the server may take for the next page. */
@@ -106,7 +107,7 @@ export type MachineEvent =
   | { readonly kind: "gap" }
   | { readonly kind: "accepted"; readonly accepted: Accepted }
   | { readonly kind: "rejected"; readonly clientId: string; readonly error: RequestError }
-  | { readonly kind: "answered"; readonly id: number; readonly answer: History | Receipts }
+  | { readonly kind: "answered"; readonly id: number; readonly answer: Answer }
   | { readonly kind: "failed"; readonly id: number; readonly error: RequestError }
   | { readonly kind: "receipts"; readonly receipts: Receipts }
   | { readonly kind: "typing"; readonly typing: UserTyping }
@@ -250,7 +251,7 @@ export class Machine {
     if (this.#state.name !== "connecting") return;
     this.#isTokenFresh = isTokenFresh;
     this.#state = { name: "greeting", deadlineMs: this.#state.deadlineMs };
-    const hello = { token, device: this.#options.device };
+    const hello = { token, device: this.#options.device, everyEntry: !this.#options.takesSnapshots };
     // What is stored, not what has come: a server may take this for an `ack`. What comes twice by it is dropped.
     const isNew = this.#inbox.cursor === null;
     this.#out.push({ hello: isNew ? hello : { ...hello, cursor: this.#inbox.stored } });
@@ -326,8 +327,8 @@ export class Machine {
     return { version: this.#version, kept: { cursor, outbox: this.#outbox.frames() } };
   }
 
-  /** Entries for the application, in order; when it is done with them, `handled` is to be called. */
-  pollEntries(): InboxEntry[] {
+  /** Entries for the application, in order, or a snapshot; when it is done with them, `handled` is to be called. */
+  pollBatch(): Batch | null {
     const waiting = this.#inbox.takeWaiting();
     if (this.#inbox.endCongestion()) this.#syncAtMs = this.#nowMs;
     return waiting;
@@ -399,13 +400,18 @@ export class Machine {
         this.#version += 1;
         this.#events.push({ kind: "accepted", accepted: frame.accepted });
         return this.#findUnreadable();
-      case "history":
-        this.#settle(this.#queries.answer({ history: frame.history }, state.user, this.#nowMs));
+      case "snapshot":
+        if (!this.#options.takesSnapshots) return this.#breakOff("a snapshot, though every entry was asked for");
+        this.#inbox.takeSnapshot(frame.part);
+        if (this.#pagesByMs !== null) this.#pagesByMs = this.#pageDeadline();
         return;
       case "receipts":
-        this.#settle(this.#queries.answer({ receipts: frame.receipts }, state.user, this.#nowMs));
         this.#events.push({ kind: "receipts", receipts: frame.receipts });
-        return;
+        return this.#settle(this.#queries.answer(frame, state.user));
+      case "history":
+      case "conversations":
+      case "group":
+        return this.#settle(this.#queries.answer(frame, state.user));
       case "typing":
         this.#events.push({ kind: "typing", typing: frame.typing });
         return;
@@ -521,7 +527,7 @@ export class Machine {
     if (this.#syncAtMs !== null && this.#syncAtMs <= nowMs && !this.#inbox.isCongested) {
       this.#syncAtMs = null;
       this.#pagesByMs = this.#pageDeadline();
-      return { sync: { after: this.#inbox.cursor ?? "0", limit: 0 } };
+      return { sync: { after: this.#inbox.cursor ?? "0", limit: 0, everyEntry: !this.#options.takesSnapshots } };
     }
     const rev = this.#inbox.untold();
     if (rev !== null && this.#ackAtMs <= nowMs) {

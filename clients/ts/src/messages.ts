@@ -28,7 +28,7 @@ export type Role = "MEMBER" | "ADMIN" | "OWNER";
 export type Body =
   | Content
   | { readonly groupCreated: { readonly title: string; readonly members: readonly Id[]; readonly openHistory: boolean } }
-  | { readonly membersAdded: { readonly users: readonly Id[] } }
+  | { readonly membersAdded: { readonly users: readonly Id[]; readonly title: string } }
   | { readonly memberRemoved: { readonly user: Id } }
   | { readonly memberLeft: { readonly newOwner?: Id } }
   | { readonly renamed: { readonly title: string } }
@@ -48,11 +48,21 @@ export interface Message {
   readonly replyTo?: Id;
   /** Only in a history. */
   readonly changedBy?: Id;
+  /** How many messages the conversation has up to this one. */
+  readonly ordinal?: Id;
 }
 
-/** What happened for the user: a message, or something that this version does not know and only passes on. */
+/** How far the user has read a conversation, on whatever device. */
+export interface ReadMark {
+  readonly conversation: string;
+  readonly upTo: Id;
+  readonly ordinal: Id;
+}
+
+/** What happened for the user: one of these, or something that this version does not know and only passes on. */
 export interface Entry {
   readonly message?: Message;
+  readonly read?: ReadMark;
   readonly [kind: string]: unknown;
 }
 
@@ -64,6 +74,25 @@ export interface InboxEntry {
 export interface MemberReceipt {
   readonly user: Id;
   readonly read: Id;
+}
+
+/** A conversation as it is for the user. */
+export interface ConversationState {
+  readonly conversation: string;
+  readonly rev: Id;
+  readonly unread: Id;
+  readonly read: Id;
+  readonly title: string;
+  readonly role: Role;
+  readonly gone: boolean;
+  /** The last message; in a {@link Snapshot} the last entries. */
+  readonly messages: readonly Message[];
+}
+
+/** The user's conversations as they were at `rev`, instead of all the entries up to it. */
+export interface Snapshot {
+  readonly conversations: readonly ConversationState[];
+  readonly rev: Id;
 }
 
 export function toBase64(bytes: Uint8Array): string {

@@ -1,27 +1,28 @@
 /**
- * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`.
+ * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`, `conversations`,
+ * `group`.
  *
  * A refusal of one does not say which it means, so one is in flight at a time: then it can only be that one. An answer
  * is known by its conversation, and by not contradicting the question.
  */
 
 import { RequestError } from "./errors.ts";
-import type { History, QueryFrame, Receipts } from "./frames.ts";
+import type { Conversations, GroupState, History, QueryFrame, Receipts, ServerFrame } from "./frames.ts";
 import { compareIds, conversationId, maxId, type Id } from "./ids.ts";
 
-/** An answer that may be a note about somebody instead counts when nothing better has come for so long. */
-const BETTER_WITHIN_MS = 1_000;
+type HistoryQuery = { readonly conversation: string; readonly before?: Id; readonly after?: Id };
 
 interface Query {
   readonly id: number;
   frame: QueryFrame;
   sentMs: number | null;
-  /** See {@link Queries.fallback}. */
-  fallback: { readonly receipts: Receipts; readonly atMs: number } | null;
 }
 
+export type Answer = History | Receipts | Conversations | GroupState;
+export type AnswerFrame = Extract<ServerFrame, { kind: "history" | "receipts" | "conversations" | "group" }>;
+
 /** What has become of a query. */
-export type Answered = { readonly id: number; readonly answer: History | Receipts };
+export type Answered = { readonly id: number; readonly answer: Answer };
 export type Failed = { readonly id: number; readonly error: RequestError };
 
 export class Queries {
@@ -51,7 +52,7 @@ export class Queries {
       throw new RequestError("too_many_queries", `${this.size} queries wait for their answers, as many as are allowed`);
     }
     this.#ids += 1;
-    this.#waiting.push({ id: this.#ids, frame, sentMs: null, fallback: null });
+    this.#waiting.push({ id: this.#ids, frame, sentMs: null });
     return this.#ids;
   }
 
@@ -74,45 +75,35 @@ export class Queries {
   /** Another connection, or a refusal that means "later". */
   sendAgain(): void {
     const [first] = this.#waiting;
-    if (first) {
-      first.sentMs = null;
-      first.fallback = null;
-    }
+    if (first) first.sentMs = null;
   }
 
   /** Takes an answer if it is one to the query in flight. */
-  answer(answer: { readonly history: History } | { readonly receipts: Receipts }, user: Id, nowMs: number): Answered | null {
+  answer(answer: AnswerFrame, user: Id): Answered | null {
     const [first] = this.#waiting;
     if (!first || first.sentMs === null) return null;
     const { id, frame } = first;
-    if ("history" in answer) {
-      const { history } = answer;
-      const fits = "history" in frame && isSame(frame, history.conversation, user) && fitsBounds(frame.history, history);
-      return fits ? this.#settle(id, history) : null;
+    switch (answer.kind) {
+      case "history":
+        return "history" in frame && fitsHistory(frame.history, answer.history, user) ? this.#settle(id, answer.history) : null;
+      case "receipts":
+        return fitsReceipts(frame, answer.receipts, user) ? this.#settle(id, answer.receipts) : null;
+      case "conversations":
+        return "conversations" in frame ? this.#settle(id, answer.conversations) : null;
+      case "group":
+        return "group" in frame && frame.group.conversation === answer.group.conversation ? this.#settle(id, answer.group) : null;
     }
-    const { receipts } = answer;
-    if ("history" in frame || !isSame(frame, receipts.conversation, user)) return null;
-    const own = receipts.members.find((member) => member.user === user);
-    if (!own) return null;
-    if ("read" in frame) return compareIds(own.read, frame.read.upTo) >= 0 ? this.#settle(id, receipts) : null;
-    // A note that this user has read on with another device names this user alone; so does the answer in a group
-    // that has no other members.
-    if (receipts.members.length > 1) return this.#settle(id, receipts);
-    first.fallback = { receipts, atMs: nowMs + BETTER_WITHIN_MS };
-    return null;
   }
 
   /** When {@link due} has something to say. */
   nextMs(): number {
     const [first] = this.#waiting;
     if (!first || first.sentMs === null) return Infinity;
-    return Math.min(first.sentMs + this.#timeoutMs, first.fallback?.atMs ?? Infinity);
+    return first.sentMs + this.#timeoutMs;
   }
 
-  due(nowMs: number): Answered | Failed | null {
-    const [first] = this.#waiting;
-    if (!first || nowMs < this.nextMs()) return null;
-    if (first.fallback !== null) return this.#settle(first.id, first.fallback.receipts);
+  due(nowMs: number): Failed | null {
+    if (nowMs < this.nextMs()) return null;
     return this.fail(new RequestError("timeout", "the server has not answered in time"));
   }
 
@@ -123,7 +114,7 @@ export class Queries {
     return query ? { id: query.id, error } : null;
   }
 
-  #settle(id: number, answer: History | Receipts): Answered {
+  #settle(id: number, answer: Answer): Answered {
     this.#waiting.shift();
     return { id, answer };
   }
@@ -135,15 +126,23 @@ export class Queries {
   }
 }
 
-function isSame(frame: QueryFrame, conversation: string, user: Id): boolean {
-  const [asked] = Object.values(frame) as [{ readonly conversation: string }];
-  return conversationId(asked.conversation, user) === conversation;
-}
-
 /** A query that was sent twice may be answered twice; the second answer must not pass for that to another question. */
-function fitsBounds({ before, after }: { readonly before?: Id; readonly after?: Id }, { messages }: History): boolean {
-  return messages.every(
+function fitsHistory({ conversation, before, after }: HistoryQuery, history: History, user: Id): boolean {
+  if (conversationId(conversation, user) !== history.conversation) return false;
+  return history.messages.every(
     ({ seq }) =>
       (before === undefined || compareIds(seq, before) < 0) && (after === undefined || compareIds(seq, after) > 0),
   );
+}
+
+/** Notes name those others who have read on; the answers name this user: to `read` alone, to `receipts` with all. */
+function fitsReceipts(frame: QueryFrame, { conversation, members }: Receipts, user: Id): boolean {
+  const own = members.find((member) => member.user === user);
+  if (own === undefined) return false;
+  if ("read" in frame) {
+    return conversationId(frame.read.conversation, user) === conversation && compareIds(own.read, frame.read.upTo) >= 0;
+  }
+  if (!("receipts" in frame) || conversationId(frame.receipts.conversation, user) !== conversation) return false;
+  // A group may have no other members.
+  return members.length > 1 || conversation.startsWith("g");
 }

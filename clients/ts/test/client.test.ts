@@ -69,6 +69,14 @@ test("every request is written as the schema says", async () => {
   const members = [{ user: "42", read: "1" }, { user: "43", read: "2" }];
   world.give({ receipts: { conversation: "42:43", members } });
   assert.deepEqual((await marks).members, members);
+  const list = client.conversations({ after: "g7", limit: 5 });
+  assert.deepEqual(world.sent(), [{ conversations: { after: "g7", limit: 5 } }]);
+  world.give({ conversations: { conversations: [], rev: "5", end: true } });
+  assert.equal((await list).rev, "5");
+  const group = client.group("g7");
+  assert.deepEqual(world.sent(), [{ group: { conversation: "g7" } }]);
+  world.give({ group: { conversation: "g7", title: "Roof", openHistory: false, members: [], seq: "9" } });
+  assert.equal((await group).title, "Roof");
   const both = [client.read("@43", "7"), client.read("@43", 7n)];
   assert.deepEqual(world.sent(), [{ read: { conversation: "@43", upTo: "7" } }]);
   world.give({ receipts: { conversation: "42:43", members: [{ user: "42", read: "7" }] } });
@@ -177,7 +185,7 @@ test("a restart loses neither the cursor nor the outbox, and draws no second nam
   second.connect();
   await world.welcome("1");
   for (const clientId of ["a", "b"]) world.give({ accepted: { clientId, messageId: "1", seq: "1" } });
-  const hello = { hello: { token: "token", device: "", cursor: "1" } };
+  const hello = { hello: { token: "token", device: "", everyEntry: true, cursor: "1" } };
   const bodies = [{ clientId: "a", conversation: "@43", body: { text: "hi" } }, { clientId: "b", conversation: "@43", body: { text: "ho" } }];
   assert.deepEqual(world.sent(), [hello, { ack: { rev: "1" } }, ...bodies.map((body) => ({ send: body }))]);
   assert.deepEqual(accepted, ["a", "b"]);

@@ -3,7 +3,7 @@
 import type { Random } from "../src/backoff.ts";
 import type { ClientFrame, NamedFrame } from "../src/frames.ts";
 import { Machine, type Kept, type MachineEvent, type MachineOptions, type Save } from "../src/machine.ts";
-import type { InboxEntry } from "../src/messages.ts";
+import type { InboxEntry, Snapshot } from "../src/messages.ts";
 
 export const USER = "42";
 
@@ -29,6 +29,7 @@ export class Harness {
   #sent: ClientFrame[] = [];
   #events: MachineEvent[] = [];
   readonly revs: string[] = [];
+  readonly snapshots: Snapshot[] = [];
   #isConnectWanted = false;
   /** The application is slow: it takes nothing. */
   isBusy = false;
@@ -40,7 +41,7 @@ export class Harness {
     const kept: Kept = { cursor: null, outbox: [] };
     const times = { connectTimeoutMs: 15_000, backoffFirstMs: 1_000, backoffMaxMs: 60_000, ackIntervalMs: 1_000 };
     const limits = { queryTimeoutMs: 15_000, outboxRequests: 1_000, outboxBytes: 1 << 20, queries: 100, inboxEntries: 10_000 };
-    const whole = { url: "ws://server/ws", device: "phone", canRenewToken: false, kept, ...times, ...limits, ...options };
+    const whole = { url: "ws://server/ws", device: "phone", canRenewToken: false, takesSnapshots: false, kept, ...times, ...limits, ...options };
     this.machine = new Machine(whole, random);
   }
 
@@ -159,10 +160,10 @@ export class Harness {
   #run(): void {
     for (let isIdle = false; !isIdle; ) {
       isIdle = true;
-      const taken = this.isBusy ? [] : this.machine.pollEntries();
-      for (const { rev } of taken) this.revs.push(rev);
-      const last = taken.at(-1);
-      if (last) this.machine.handled(last.rev);
+      const taken = this.isBusy ? null : this.machine.pollBatch();
+      if (taken && "entries" in taken) for (const { rev } of taken.entries) this.revs.push(rev);
+      if (taken && "snapshot" in taken) this.snapshots.push(taken.snapshot);
+      if (taken) this.machine.handled(taken.rev);
       const save = this.machine.pollSave();
       if (save) this.saves.push(save);
       if (save && !this.isStoreSlow) for (const each of this.saves.splice(0)) this.machine.handleSaved(each, true);
@@ -174,7 +175,7 @@ export class Harness {
         this.#sent.push(JSON.parse(text) as ClientFrame);
         isIdle = false;
       }
-      if (taken.length > 0 || save) isIdle = false;
+      if (taken || save) isIdle = false;
     }
   }
 }

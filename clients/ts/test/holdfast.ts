@@ -11,10 +11,16 @@ export const BINARY = process.env["HOLDFAST"];
 export class Holdfast {
   readonly directory = mkdtempSync(join(tmpdir(), "holdfast-client-test-"));
   address = "127.0.0.1:0";
+  readonly #settings: { readonly [name: string]: string };
   #process: ChildProcess | null = null;
 
-  static async start(): Promise<Holdfast> {
-    const holdfast = new Holdfast();
+  private constructor(settings: { readonly [name: string]: string }) {
+    this.#settings = settings;
+  }
+
+  /** With these environment variables: HOLDFAST_LIMITS__SEND_BURST and others. */
+  static async start(settings: { readonly [name: string]: string } = {}): Promise<Holdfast> {
+    const holdfast = new Holdfast(settings);
     process.on("exit", () => holdfast.#process?.kill("SIGKILL"));
     await holdfast.start();
     return holdfast;
@@ -29,6 +35,7 @@ export class Holdfast {
     assert(BINARY, "HOLDFAST names the server's binary");
     const server = spawn(BINARY, ["serve", "--listen", this.address, "--data", join(this.directory, "data")], {
       stdio: ["ignore", "pipe", "ignore"],
+      env: { ...process.env, ...this.#settings },
     });
     this.#process = server;
     server.stdout.setEncoding("utf8");

@@ -14,12 +14,12 @@ const request = (clientId: string, conversation?: string) => (machine: Machine) 
 test("hello says who is there and how far it is", () => {
   const fresh = new Harness();
   fresh.connect();
-  assert.deepEqual(fresh.sent(), [{ hello: { token: "token", device: "phone" } }]);
+  assert.deepEqual(fresh.sent(), [{ hello: { token: "token", device: "phone", everyEntry: true } }]);
   fresh.welcome({ cursor: "9007199254740993" });
   assert.equal(fresh.machine.cursor, "9007199254740993", "a new device begins where the server lets it");
   const known = new Harness({ kept: { cursor: "17", outbox: [] } });
   known.connect();
-  assert.deepEqual(known.sent(), [{ hello: { token: "token", device: "phone", cursor: "17" } }]);
+  assert.deepEqual(known.sent(), [{ hello: { token: "token", device: "phone", everyEntry: true, cursor: "17" } }]);
 });
 
 test("close codes end it, delay it, or bring it back at once", () => {
@@ -46,7 +46,7 @@ test("the end tells what the server said before", () => {
   harness.ask((machine) => machine.startOver());
   harness.sent();
   harness.connect();
-  assert.deepEqual(harness.sent(), [{ hello: { token: "token", device: "phone", cursor: "0" } }]);
+  assert.deepEqual(harness.sent(), [{ hello: { token: "token", device: "phone", everyEntry: true, cursor: "0" } }]);
 });
 
 test("what an older connection said or did counts for that one alone", () => {
@@ -337,7 +337,7 @@ test("a hole is asked for once, and healed", () => {
   harness.give({ event: entry(1) });
   harness.give({ event: entry(3) });
   harness.give({ event: entry(4) });
-  assert.deepEqual(harness.sent().filter((frame) => "sync" in frame), [{ sync: { after: "1", limit: 0 } }]);
+  assert.deepEqual(harness.sent().filter((frame) => "sync" in frame), [{ sync: { after: "1", limit: 0, everyEntry: true } }]);
   harness.page(entries(2, 3), false);
   harness.give({ event: entry(5) });
   harness.page(entries(4, 5), true);
@@ -350,7 +350,7 @@ test("gap is healed from the cursor", () => {
   harness.give({ event: entry(1) });
   harness.sent();
   harness.give({ gap: { from: "2", to: "9", why: "slow" } });
-  assert.deepEqual(harness.sent(), [{ sync: { after: "1", limit: 0 } }]);
+  assert.deepEqual(harness.sent(), [{ sync: { after: "1", limit: 0, everyEntry: true } }]);
   assert.equal(harness.eventsOf("gap").length, 1);
   harness.page(entries(2, 9), true);
   assert.deepEqual(harness.eventsOf("live"), [{ kind: "live", rev: "9" }]);
@@ -360,18 +360,18 @@ test("gap is healed from the cursor", () => {
 test("a sync that is refused for now is said again", () => {
   const harness = Harness.open();
   harness.give({ event: entry(2) });
-  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0 } }]);
+  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0, everyEntry: true } }]);
   harness.refuse("storage_failed", { retryAfterMs: 400 });
   harness.wait(399);
   assert.deepEqual(harness.sent(), []);
   harness.wait(1);
-  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0 } }]);
+  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0, everyEntry: true } }]);
 });
 
 test("a page that begins too late is asked for once more, not in a loop", () => {
   const harness = Harness.open();
   for (let times = 0; times < 5; times += 1) harness.page(entries(5, 6), false);
-  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0 } }]);
+  assert.deepEqual(harness.sent(), [{ sync: { after: "0", limit: 0, everyEntry: true } }]);
   harness.wait(15_000);
   assert(harness.events().some((event) => event.kind === "disconnect"), "nor for ever");
 });
@@ -380,7 +380,7 @@ test("a server that goes on from too far is told so", () => {
   const harness = new Harness({ kept: { cursor: "3", outbox: [] } });
   harness.connect();
   harness.welcome({ cursor: "9", head: "9" });
-  assert.deepEqual(harness.sent().slice(1, 2), [{ sync: { after: "3", limit: 0 } }]);
+  assert.deepEqual(harness.sent().slice(1, 2), [{ sync: { after: "3", limit: 0, everyEntry: true } }]);
   harness.page(entries(4, 9), true);
   assert.equal(harness.revs.at(-1), "9");
 });
@@ -429,7 +429,7 @@ test("the next connection goes on from what is stored, and what comes twice by t
   harness.wait(1_000);
   harness.sent();
   harness.opened();
-  assert.deepEqual(harness.sent(), [{ hello: { token: "token", device: "phone", cursor: "0" } }]);
+  assert.deepEqual(harness.sent(), [{ hello: { token: "token", device: "phone", everyEntry: true, cursor: "0" } }]);
   harness.welcome({ cursor: "0", head: "4" });
   harness.page(entries(1, 4), true);
   assert.deepEqual(harness.revs, ["1", "2", "3", "4"]);
@@ -473,7 +473,7 @@ test("an application that does not keep up costs no memory, and loses nothing", 
 
 test("an entry of an unknown kind has its place, and is acknowledged", () => {
   const harness = Harness.open();
-  harness.give({ event: { rev: "1", entry: { readMark: { conversation: "42:43", upTo: "7" } } } });
+  harness.give({ event: { rev: "1", entry: { setting: { name: "x" } } } });
   harness.page([{ rev: "2", entry: {} }, entry(3)], true);
   assert.deepEqual(harness.revs, ["1", "2", "3"]);
   harness.wait(1_000);
@@ -483,12 +483,56 @@ test("an entry of an unknown kind has its place, and is acknowledged", () => {
 test("a frame of an unknown kind does no harm, before and after welcome", () => {
   const harness = new Harness();
   harness.connect();
-  harness.give({ group: { conversation: "g7" } });
+  harness.give({ presence: { user: "43" } });
   harness.welcome();
-  harness.give({ conversations: { list: [] } });
+  harness.give({ something: { list: [] } });
   harness.give({ event: entry(1) });
   assert.deepEqual(harness.revs, ["1"]);
-  assert.deepEqual(harness.eventsOf("other").map(({ name }) => name), ["group", "conversations"]);
+  assert.deepEqual(harness.eventsOf("other").map(({ name }) => name), ["presence", "something"]);
+});
+
+const part = (rev: number, names: string[], end: boolean) => {
+  const state = { unread: "0", read: "0", title: "", role: "MEMBER", gone: false, messages: [], rev: String(rev) };
+  return { snapshot: { conversations: names.map((conversation) => ({ conversation, ...state })), rev: String(rev), end } };
+};
+
+test("a snapshot stands in the place of the entries before it", () => {
+  const harness = new Harness({ takesSnapshots: true, kept: { cursor: "5", outbox: [] } });
+  harness.connect();
+  assert.deepEqual(harness.sent(), [{ hello: { token: "token", device: "phone", everyEntry: false, cursor: "5" } }]);
+  harness.welcome({ cursor: "5", head: "20002" });
+  // One that is broken off by the next counts for nothing; nor does a part that comes twice.
+  harness.give(part(19_000, ["g1", "g9"], false));
+  harness.give(part(20_000, ["g1"], false));
+  harness.give(part(20_000, ["g1", "g2"], false));
+  assert.deepEqual([harness.snapshots, harness.machine.cursor], [[], "5"]);
+  harness.give(part(20_000, ["g3"], true));
+  harness.page(entries(20_001, 20_002), true);
+  const [snapshot] = harness.snapshots;
+  assert.deepEqual([snapshot?.rev, snapshot?.conversations.map(({ conversation }) => conversation)], ["20000", ["g1", "g2", "g3"]]);
+  assert.deepEqual(harness.revs, ["20001", "20002"]);
+  harness.wait(1_000);
+  assert.deepEqual(harness.sent().at(-1), { ack: { rev: "20002" } });
+  assert.deepEqual(harness.eventsOf("live"), [{ kind: "live", rev: "20002" }]);
+  harness.give(part(20_000, ["g1"], true));
+  assert.equal(harness.snapshots.length, 1, "one that is behind is not taken");
+});
+
+test("a snapshot comes after the entries before it, and before those after it", () => {
+  const harness = Harness.open({ takesSnapshots: true });
+  harness.isBusy = true;
+  harness.give({ event: entry(1) });
+  harness.give(part(50, ["g1"], true));
+  harness.give({ event: entry(51) });
+  harness.isBusy = false;
+  harness.ask(() => {});
+  assert.deepEqual([harness.snapshots.map(({ rev }) => rev), harness.revs], [["50"], ["51"]], "what it contains is left out");
+});
+
+test("who did not ask for a snapshot does not get one", () => {
+  const harness = Harness.open();
+  harness.give(part(50, ["g1"], true));
+  assert.equal(harness.events()[0]?.kind, "disconnect");
 });
 
 // ---- queries
@@ -518,17 +562,29 @@ test("one query is in flight, and its answer is told from others", () => {
   assert.deepEqual(harness.sent(), [{ receipts: { conversation: "@43" } }]);
   harness.give(receipts("42:43", { 43: 5 }));
   assert.deepEqual(harness.eventsOf("answered"), [], "a note that the other one has read on");
+  harness.give(receipts("42:43", { 42: 4 }));
+  assert.deepEqual(harness.eventsOf("answered"), [], "another answer to an earlier `read`");
   harness.give(receipts("42:43", { 42: 4, 43: 5 }));
   assert.deepEqual(harness.eventsOf("answered").map(({ id }) => id), ids.slice(1));
 });
 
-test("an answer that may be a note counts when nothing better comes", () => {
+test("conversations and groups are told to who has asked", () => {
   const harness = Harness.open();
+  const state = { conversation: "g7", rev: "3", unread: "2", read: "1", title: "Roof", role: "ADMIN", gone: false, messages: [] };
+  const conversations = { conversations: [state], rev: "9", end: true };
+  const group = { conversation: "g7", title: "Roof", openHistory: false, members: [{ user: "42", role: "OWNER", joined: "1" }], seq: "9" };
+  harness.ask((machine) => machine.query({ conversations: { after: "", limit: 0 } }));
+  harness.ask((machine) => machine.query({ group: { conversation: "g7" } }));
   harness.ask((machine) => machine.query({ receipts: { conversation: "g7" } }));
+  harness.give({ group });
+  assert.deepEqual(harness.eventsOf("answered"), [], "that was not asked yet");
+  harness.give({ conversations });
+  harness.give({ group: { ...group, conversation: "g8" } });
+  harness.give({ group });
+  harness.give(receipts("g7", { 43: 4 }));
+  assert.equal(harness.eventsOf("answered").length, 2, "a note about somebody is no answer");
+  // Of a group that has no other members.
   harness.give(receipts("g7", { 42: 4 }));
-  harness.wait(999);
-  assert.deepEqual(harness.eventsOf("answered"), []);
-  harness.wait(1);
   assert.deepEqual(harness.eventsOf("answered").map(({ answer }) => answer), [receipts("g7", { 42: 4 }).receipts]);
 });
 

@@ -31,7 +31,11 @@ declare module "node:child_process" {
     kill(signal: string): boolean;
     once(event: "exit", listener: (code: number | null) => void): void;
   }
-  export function spawn(program: string, args: readonly string[], options: { stdio: readonly string[]; cwd?: string }): ChildProcess;
+  interface SpawnOptions {
+    readonly stdio: readonly string[];
+    readonly env?: { readonly [name: string]: string | undefined };
+  }
+  export function spawn(program: string, args: readonly string[], options: SpawnOptions): ChildProcess;
   export function execFileSync(program: string, args: readonly string[], options: { encoding: "utf8" }): string;
 }
 

@@ -142,7 +142,10 @@ test("nothing is lost, doubled or reordered when either side is killed", options
         const texts = wanted.get(key) ?? [];
         const text = `${device.user} says ${texts.length} in ${conversation}`;
         wanted.set(key, [...texts, text]);
-        accepted.push(device.client.send(conversation === "1:2" && device === ana ? "@2" : conversation, text).catch((error: RequestError) => assert.equal(error.code, "closed")));
+        // The same conversation by both of its names.
+        const name = conversation === "1:2" && device === ana ? "@2" : conversation;
+        const sent = device.client.send(name, text);
+        accepted.push(sent.catch((error: RequestError) => assert.equal(error.code, "closed")));
       }
     };
     const sayAll = (count: number) => {
@@ -225,6 +228,19 @@ test("every request does what it says", options, async () => {
     const { conversation: group = "" } = await ana.client.createGroup("Roof", [BigInt(ben.user)]);
     await ana.client.addMembers(group, ["7"]);
     await ana.client.setRole(group, ben.user, "ADMIN");
+    assert.deepEqual(await ben.client.group(group), {
+      conversation: group,
+      title: "Roof",
+      openHistory: false,
+      members: [
+        { user: "1", role: "OWNER", joined: "1" },
+        { user: "7", role: "MEMBER", joined: "2" },
+        { user: ben.user, role: "ADMIN", joined: "1" },
+      ],
+      seq: "3",
+    });
+    const { conversations } = await ben.client.conversations();
+    assert.deepEqual(conversations.map(({ conversation }) => conversation).sort(), [`1:${ben.user}`, group].sort());
     await ben.client.rename(group, "Cellar");
     await ben.client.removeMember(group, "7");
     await ana.client.leave(group);
@@ -248,6 +264,35 @@ test("every request does what it says", options, async () => {
     assert.deepEqual(await ana.client.send(direct, "twice", { clientId: "mine" }), once);
   } finally {
     await Promise.all([ana.client.close(), ben.client.close()]);
+    await holdfast.remove();
+  }
+});
+
+test("who is far behind gets a snapshot, if it takes one", options, async () => {
+  const holdfast = await Holdfast.start({ HOLDFAST_LIMITS__SNAPSHOT_AFTER: "5" });
+  const ana = await Device.open(holdfast, "1");
+  try {
+    for (let index = 0; index < 10; index += 1) await ana.client.send("@2", `text ${index}`);
+    const given: string[] = [];
+    const open = (device: string, takesSnapshots: boolean) => {
+      return Client.open({
+        url: holdfast.url,
+        token: holdfast.token("1", device),
+        cursor: "0",
+        onEntries: (entries) => void given.push(...entries.map(({ rev }) => rev)),
+        ...(takesSnapshots ? { onSnapshot: ({ rev, conversations }) => void given.push(`${conversations.length} up to ${rev}`) } : {}),
+      });
+    };
+    for (const takesSnapshots of [true, false]) {
+      const client = await open(`new-${takesSnapshots}`, takesSnapshots);
+      const live = new Promise<string>((resolve) => client.on("live", ({ rev }) => resolve(rev)));
+      client.connect();
+      assert.equal(await live, "10");
+      await client.close();
+    }
+    assert.deepEqual(given, ["1 up to 10", ...Array.from({ length: 10 }, (_, index) => String(index + 1))]);
+  } finally {
+    await ana.client.close();
     await holdfast.remove();
   }
 });

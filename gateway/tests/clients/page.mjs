@@ -136,7 +136,7 @@ async function main(browser) {
     const url = `http://${address}/`;
     const desk = await browser.newContext({ viewport: { width: 1100, height: 720 }, deviceScaleFactor: 2 });
     const pocket = await browser.newContext({ viewport: { width: 390, height: 780 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
-    const ana = await openTab(desk, url, complaints);
+    let ana = await openTab(desk, url, complaints);
     const ben = await openTab(pocket, url, complaints);
     await comeIn(ana, "Ana");
     await comeIn(ben, "Ben");
@@ -231,6 +231,21 @@ async function main(browser) {
       refused: "unknown_message",
       kept: { cursor: "3", outbox: [] },
     });
+
+    // What was written in a tab that was closed while the server was away is sent by the next one.
+    await end(server, "SIGKILL");
+    await disconnected(ana);
+    expected.push("Written, and the tab closed");
+    await say(ana, expected[5]);
+    await ana.locator("li.message[data-state=sending] .body", { hasText: expected[5] }).waitFor();
+    await ana.close();
+    ({ server } = await serve(address));
+    ana = await openTab(desk, url, complaints);
+    await comeIn(ana, "Ana");
+    await ana.locator("#conversations button", { hasText: "Ben" }).click();
+    assert.deepEqual(await sees(ana, expected[5]), expected);
+    await connected(ben);
+    assert.deepEqual(await sees(ben, expected[5]), expected);
 
     // Nothing sticks out on a phone.
     const overflow = await ben.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
