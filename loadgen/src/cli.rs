@@ -431,9 +431,10 @@ pub struct MillionArgs {
     /// What moves the generator's bytes.
     #[arg(long, value_enum, default_value = "auto")]
     pub driver: DriverChoice,
-    /// Threads of the generator.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub threads: u32,
+    /// Threads of the generator; without it one for every two processors, and at least two, since one alone logs in
+    /// more slowly than two shards could.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: Option<u32>,
     /// Everything random follows from it.
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,

@@ -206,8 +206,15 @@ fn set_up(
         heartbeat: args.heartbeat,
         message_bytes_max: 1 << 20,
     };
-    let (threads, pid) = (args.threads, server.pid());
+    let (threads, pid) = (args.threads.unwrap_or_else(generator_threads), server.pid());
     Ok(Setup::for_own_server(target, kind, threads, options, started, started_unix_ms, pid, sampler))
+}
+
+/// One thread for every two processors, since the server needs the rest; at least two, since on two processors one logs
+/// in half as many sessions per second as two do.
+fn generator_threads() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(processors / 2).unwrap_or(256).clamp(2, 256)
 }
 
 fn start_crew(
