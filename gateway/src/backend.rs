@@ -150,10 +150,11 @@ impl Deliver for ShardLanes {
         }
     }
 
-    fn offer(&mut self, shard: u16, delivery: Delivery) {
-        if self.lanes.get(usize::from(shard)).is_some_and(lane::Sender::is_half_free) {
-            // It has just become full: nobody waits for this.
-            let _ = self.deliver(shard, delivery);
+    fn offer(&mut self, shard: u16, delivery: Delivery) -> bool {
+        match self.lanes.get(usize::from(shard)) {
+            Some(lane) => lane.is_half_free() && self.deliver(shard, delivery).is_ok(),
+            // A shard that there is not: nobody waits.
+            None => true,
         }
     }
 
@@ -238,9 +239,11 @@ mod tests {
             let session = SessionAddress { shard: 0, connection };
             Delivery::Replaced { session }
         };
-        (0..9).for_each(|connection| lanes.offer(0, replaced(connection)));
+        let taken = (0..9).filter(|&connection| lanes.offer(0, replaced(connection))).count();
+        assert_eq!(taken, 3);
         assert!(lanes.deliver(0, replaced(10)).is_ok());
-        let arrived = std::iter::from_fn(|| receiver.pop()).map(|it| it.session().connection);
+        let arrived =
+            std::iter::from_fn(|| receiver.pop()).map(|it| it.session().map(|it| it.connection).unwrap());
         assert_eq!(arrived.collect::<Vec<_>>(), [0, 1, 2, 10]);
         // A shard that there is not: nobody waits.
         lanes.offer(1, replaced(11));

@@ -121,6 +121,8 @@ impl ShardCounters {
             Delivery::History(_) => "history",
             Delivery::Gap { .. } => "gap",
             Delivery::Receipts(_) => "receipts",
+            Delivery::Presence(_) => "presence",
+            Delivery::PresenceMissed => "presence_missed",
             Delivery::Note { note: Note::Typing(_), .. } => "typing",
             Delivery::Note { note: Note::Read(_), .. } => "read",
         };

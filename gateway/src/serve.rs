@@ -361,6 +361,7 @@ fn rules(config: &Config) -> ShardRules {
             page_entries: limits.page_entries,
             group_members: limits.group_members,
             history_messages: limits.history_messages,
+            watched_users: limits.watched_users,
         },
         head: HeadLimits {
             head_bytes: bytes(limits.request_head_bytes),

@@ -227,6 +227,7 @@ impl Checker {
         self.dedupe(number, store, messages)?;
         self.inboxes(number, store)?;
         self.cursors(number, store)?;
+        self.seen(number, store)?;
         self.state(number, store, newest)?;
         self.fan_out(number, store)
     }

@@ -3,6 +3,8 @@
 //! Shards send [`Command`]s through the router; workers answer with [`Delivery`]s through the lane of the session's
 //! shard. Everything that carries a `seq` or a `rev` is durable when it appears here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use holdfast_protocol::chat::Role;
 use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, Seq, UserId};
@@ -79,6 +81,23 @@ pub enum Command {
     Conversations(ConversationsRequest),
     /// Asks who is in a group. Goes to the conversation's worker. Answer: `Group` or `Rejected`.
     Group(GroupRequest),
+    /// A shard wants to know whether a user is there, and from now on of whoever comes or goes. Goes to the user's worker.
+    /// Answer: the user stands in one of the next `Presence`s of that shard.
+    Watch {
+        /// Who is watched.
+        user: UserId,
+        /// Which shard wants to know.
+        shard: u16,
+    },
+    /// Nobody is at a device, or somebody is again. Goes to the user's worker, and has no answer.
+    Away {
+        /// Whose device.
+        user: UserId,
+        /// Its session.
+        session: SessionAddress,
+        /// Nobody is.
+        away: bool,
+    },
     /// Moves the device's cursor, never back.
     Ack {
         /// Whose inbox.
@@ -211,6 +230,33 @@ pub struct Notice {
     pub by: SessionAddress,
     /// Whose other sessions are told.
     pub users: Users,
+}
+
+/// Whether a user is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// A device is connected, or was until a moment ago, and somebody is at it.
+    Online,
+    /// Nobody is at the devices that are connected.
+    Away,
+    /// No device is connected.
+    Offline {
+        /// When the last one went, in milliseconds since 1970 and in steps of [`LAST_SEEN_STEP_MS`], if there ever was
+        /// one.
+        last_seen_ms: Option<u64>,
+    },
+}
+
+/// When somebody was seen last is told in steps of this many milliseconds: nobody has to know to the second.
+pub const LAST_SEEN_STEP_MS: u64 = 10_000;
+
+/// A user, and whether the user is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserPresence {
+    /// Who.
+    pub user: UserId,
+    /// Whether.
+    pub presence: Presence,
 }
 
 /// Somebody wants to know how far everybody in a conversation has read.
@@ -407,6 +453,11 @@ pub enum Delivery {
         /// What.
         note: Note,
     },
+    /// Who has come or gone: for the shard, whose sessions may watch some of them. It may be late, and what is missing is
+    /// named by `PresenceMissed`.
+    Presence(Arc<[UserPresence]>),
+    /// The shard has missed changes of presence: it has to ask again for whomever its sessions watch.
+    PresenceMissed,
     /// Entries that were not delivered because the lane was full; the session is not live until it syncs.
     Gap {
         /// For which session.
@@ -419,10 +470,11 @@ pub enum Delivery {
 }
 
 impl Delivery {
-    /// The session that it is for.
+    /// The session that it is for; `None`: the shard itself.
     #[must_use]
-    pub const fn session(&self) -> SessionAddress {
-        match self {
+    pub const fn session(&self) -> Option<SessionAddress> {
+        Some(match self {
+            Self::Presence(_) | Self::PresenceMissed => return None,
             Self::Registered { session, .. }
             | Self::Refused { session, .. }
             | Self::Replaced { session }
@@ -437,7 +489,7 @@ impl Delivery {
             Self::Group(group) => group.session,
             Self::History(history) => history.session,
             Self::Receipts(receipts) => receipts.session,
-        }
+        })
     }
 }
 
@@ -558,10 +610,10 @@ pub trait Deliver {
     /// Gives it back when the lane is full.
     fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery>;
 
-    /// Puts something into the lane that may as well be lost. A lane that can be full takes it only while half of it is
-    /// free, so that it keeps nothing out that must arrive.
-    fn offer(&mut self, shard: u16, delivery: Delivery) {
-        let _ = self.deliver(shard, delivery);
+    /// Puts something into the lane that may as well be lost; false when it was. A lane that can be full takes it only
+    /// while half of it is free, so that it keeps nothing out that must arrive.
+    fn offer(&mut self, shard: u16, delivery: Delivery) -> bool {
+        self.deliver(shard, delivery).is_ok()
     }
 
     /// Wakes the shards that something was put into the lane of.

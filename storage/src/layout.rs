@@ -13,6 +13,7 @@
 //!                                           before  →  02 | crc 4 | position 8 | n × (conversation 16 | seq 8 | users)
 //!                                          earlier  →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
 //! cursors    user 8 | device 8                     →  01 | crc 4 | rev 8 | time 8 (ms)
+//! seen       user 8                                →  01 | crc 4 | time 8 (ms)
 //! state      'i'                                   →  01 | crc 4 | last message id 8
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
 //! groups     conversation 16                       →  01 | crc 4 | what `group` says
@@ -106,6 +107,10 @@ pub(crate) fn listing_key(user: UserId, conversation: ConversationId) -> Key {
     let mut key = Key::from_slice(&user.0.to_be_bytes());
     key.extend_from_slice(&conversation.0.to_be_bytes());
     key
+}
+
+pub(crate) fn seen_key(user: UserId) -> Key {
+    Key::from_slice(&user.0.to_be_bytes())
 }
 
 pub(crate) fn last_id_key() -> Key {

@@ -71,6 +71,10 @@ pub struct Limits {
     pub cursor_delay_ms: u64,
     /// Cursors in memory before they are written ahead of that time.
     pub dirty_cursors: usize,
+    /// For how long a user is still there after the last device has gone.
+    pub presence_grace_ms: u64,
+    /// For how long changes of presence are gathered before they are told.
+    pub presence_tick_ms: u64,
     /// How soon something that could not be done is tried again: a full disk, a full lane.
     pub retry_ms: u64,
 }
@@ -92,6 +96,8 @@ impl Default for Limits {
             fold_entries: 4_096,
             cursor_delay_ms: 1_000,
             dirty_cursors: 65_536,
+            presence_grace_ms: 10_000,
+            presence_tick_ms: 100,
             retry_ms: 100,
         }
     }
@@ -144,7 +150,7 @@ impl Options {
     /// [`StorageError::Option`].
     pub fn validate(&self) -> Result<(), StorageError> {
         let limits = &self.limits;
-        let ranges: [(&'static str, u64, u64, u64); 19] = [
+        let ranges: [(&'static str, u64, u64, u64); 21] = [
             ("databases", u64::from(self.databases.unwrap_or(2)), 1, 64),
             ("cache_bytes", self.cache_bytes, 16 << 20, 1 << 40),
             ("reserve_bytes", self.reserve_bytes, 0, 1 << 50),
@@ -163,6 +169,8 @@ impl Options {
             ("limits.fan_out_bytes", limits.fan_out_bytes as u64, 1, 64 << 20),
             ("limits.snapshot_after", limits.snapshot_after, 1, 1 << 40),
             ("limits.fold_entries", limits.fold_entries, 1, 65_536),
+            ("limits.presence_grace_ms", limits.presence_grace_ms, 0, 600_000),
+            ("limits.presence_tick_ms", limits.presence_tick_ms, 1, 60_000),
             ("limits.retry_ms", limits.retry_ms, 1, 60_000),
         ];
         for (key, value, least, most) in ranges {

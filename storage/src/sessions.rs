@@ -41,6 +41,8 @@ pub(crate) struct Session {
     next: u32,
     shard: u16,
     pub(crate) mode: Mode,
+    /// Nobody is at the device.
+    pub(crate) away: bool,
 }
 
 const _: () = assert!(size_of::<Session>() == 48);
@@ -150,7 +152,7 @@ impl Sessions {
                     return Registration::Superseded;
                 }
                 let before = session.address();
-                *session = Session { connection, accepted_tick, last, shard, mode, ..*session };
+                *session = Session { connection, accepted_tick, last, shard, mode, away: false, ..*session };
                 return Registration::Replaces(before);
             }
             devices += 1;
@@ -161,8 +163,17 @@ impl Sessions {
         }
         // Behind the first one, so that the table needs to change only for a user's first.
         let next = first.map_or(NONE, |first| self.at(first).next);
-        let index =
-            self.allocate(Session { user, device, connection, accepted_tick, last, next, shard, mode });
+        let index = self.allocate(Session {
+            user,
+            device,
+            connection,
+            accepted_tick,
+            last,
+            next,
+            shard,
+            mode,
+            away: false,
+        });
         match first {
             Some(first) => self.at_mut(first).next = index,
             None => {

@@ -316,8 +316,8 @@ impl Effects for ThreadEffects {
         self.deliver.deliver(shard, delivery)
     }
 
-    fn offer(&mut self, shard: u16, delivery: Delivery) {
-        self.deliver.offer(shard, delivery);
+    fn offer(&mut self, shard: u16, delivery: Delivery) -> bool {
+        self.deliver.offer(shard, delivery)
     }
 
     fn flush(&mut self) {

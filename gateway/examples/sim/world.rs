@@ -299,6 +299,7 @@ fn rules() -> ShardRules {
             page_entries: 7,
             group_members: 500,
             history_messages: 200,
+            watched_users: 500,
         },
         head: HeadLimits::default(),
         chat_messages: MessageLimits { frame_bytes: 16 << 10, message_bytes: 16 << 10, fragments: 16 },

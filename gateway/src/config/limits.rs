@@ -28,6 +28,8 @@ pub const GROUP_MEMBERS: u32 = 500;
 pub const HISTORY_MESSAGES: u32 = 200;
 /// Inbox entries that a device may be behind: beyond, `snapshot`.
 pub const SNAPSHOT_AFTER: u32 = 10_000;
+/// Users whose presence one session watches: beyond, `too_many_watched`.
+pub const WATCHED_USERS: u32 = 500;
 /// Bytes of a request head.
 pub const REQUEST_HEAD_BYTES: u64 = 8 << 10;
 /// Header lines of a request head.
@@ -99,6 +101,10 @@ pub struct Limits {
     pub history_messages: u32,
     /// Inbox entries that a device may be behind and still gets all of them.
     pub snapshot_after: u32,
+    /// Users whose presence one session watches.
+    pub watched_users: u32,
+    /// For how long a user is still online after the last device has gone.
+    pub presence_grace: Duration,
     /// Messages per second and session, sustained.
     pub send_per_second: u32,
     /// Messages that a session may send at once.
@@ -131,6 +137,8 @@ impl Default for Limits {
             group_members: GROUP_MEMBERS,
             history_messages: HISTORY_MESSAGES,
             snapshot_after: SNAPSHOT_AFTER,
+            watched_users: WATCHED_USERS,
+            presence_grace: Duration::from_secs(10),
             send_per_second: SEND_PER_SECOND,
             send_burst: SEND_BURST,
             control_frames: CONTROL_FRAMES,

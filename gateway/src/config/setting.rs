@@ -205,6 +205,18 @@ pub static SETTINGS: &[Setting] = &[
         "Inbox entries that a device may be behind and still gets all of them; beyond, a `snapshot`, unless it asks for every entry."
     ),
     setting!(
+        "limits.watched_users",
+        limits.watched_users,
+        Count { min: 1, max: 1_024 },
+        "Users whose presence one session watches; beyond, too_many_watched."
+    ),
+    setting!(
+        "limits.presence_grace",
+        limits.presence_grace,
+        Span { min: Duration::ZERO, max: Duration::from_secs(600) },
+        "For how long a user is still online after the last device has gone, so that a short break is none."
+    ),
+    setting!(
         "limits.send_per_second",
         limits.send_per_second,
         Count { min: 1, max: 100_000 },

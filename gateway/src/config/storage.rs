@@ -13,6 +13,8 @@ pub fn storage_options(config: &Config) -> holdfast_storage::Options {
     options.limits.group_members = u16::try_from(config.limits.group_members).unwrap_or(u16::MAX);
     options.limits.history_messages = config.limits.history_messages;
     options.limits.snapshot_after = u64::from(config.limits.snapshot_after);
+    options.limits.presence_grace_ms =
+        u64::try_from(config.limits.presence_grace.as_millis()).unwrap_or(u64::MAX);
     options.limits.page_entries = config.limits.page_entries;
     options.limits.page_bytes = usize::try_from(config.limits.page_bytes).unwrap_or(usize::MAX);
     options

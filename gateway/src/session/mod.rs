@@ -15,6 +15,7 @@
 
 mod device;
 mod lists;
+mod presence;
 mod rate;
 mod requests;
 
@@ -62,6 +63,8 @@ pub struct SessionRules {
     pub group_members: u32,
     /// Messages of one answer to `history`.
     pub history_messages: u32,
+    /// Users whose presence one session watches.
+    pub watched_users: u32,
 }
 
 /// What a session is told with each call, and where it writes.
@@ -109,6 +112,9 @@ pub enum Outcome {
     Nothing,
     /// Hand this to the worker that owns the key.
     Submit(Key, Command),
+    /// From now on the session watches these users, sorted and each once; then [`Session::write_presence`] what is known
+    /// of them.
+    Watch(Vec<UserId>),
     /// Close the connection with this code and reason; the close frame is not written yet.
     Close(CloseCode, &'static str),
 }
@@ -317,6 +323,13 @@ impl Session {
                 this.in_conversation(&request.conversation, context, |user, conversation| {
                     Command::Group(GroupRequest { user, session, conversation })
                 })
+            }),
+            (_, client_frame::Frame::WatchPresence(watch)) => {
+                self.limited(context, |this, context| this.watch_presence(&watch, context))
+            }
+            (_, client_frame::Frame::SetAway(set)) => self.limited(context, |this, _| {
+                let away = Command::Away { user: this.user, session, away: set.away };
+                Outcome::Submit(Key::User(this.user), away)
             }),
             (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
                 let Some((user, device)) = this.identity() else { return Outcome::Nothing };
@@ -606,6 +619,8 @@ impl Session {
                 self.handle_note(note, context);
                 Outcome::Nothing
             }
+            // The shard's; it finds out whom it concerns.
+            Delivery::Presence(_) | Delivery::PresenceMissed => Outcome::Nothing,
             Delivery::NoPage { why, .. } => {
                 self.page_awaited = false;
                 if std::mem::take(&mut self.page_overtaken) {

@@ -50,7 +50,9 @@ pub(super) fn client_id(frame: &client_frame::Frame) -> &str {
         | Frame::Read(_)
         | Frame::Receipts(_)
         | Frame::Conversations(_)
-        | Frame::Group(_) => "",
+        | Frame::Group(_)
+        | Frame::WatchPresence(_)
+        | Frame::SetAway(_) => "",
     }
 }
 
@@ -114,7 +116,9 @@ pub(super) fn act(
         | Frame::Read(_)
         | Frame::Receipts(_)
         | Frame::Conversations(_)
-        | Frame::Group(_) => {
+        | Frame::Group(_)
+        | Frame::WatchPresence(_)
+        | Frame::SetAway(_) => {
             unreachable!("the session handles these itself")
         }
     })

@@ -14,6 +14,8 @@ mod drain;
 mod frames;
 mod head;
 mod http;
+mod presence;
+mod watches;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use holdfast_protocol::ws::{CloseCode, Decoder, MessageLimits, Role, encode_clos
 use holdfast_protocol::{chat::close, chat::close::ChatClose, ws::Opcode};
 use holdfast_reactor::{CloseReason, ConnectionId, Driver, Event, Moment, Output, ReactorError, Timers};
 use holdfast_router::Key;
-use holdfast_storage::command::{Command, Delivery, SessionAddress};
+use holdfast_storage::command::{Command, Delivery, SessionAddress, UserPresence};
 
 use crate::api::HttpGate;
 use crate::api::pipe::HttpEffects;
@@ -37,6 +39,7 @@ use crate::session::{Context, Devices, EntryJson, Outcome, SessionRules, VerifyT
 
 use connection::{Connection, Paused, Phase, TICK_NANOS, Table, tick_of};
 pub(crate) use drain::Drain;
+use watches::Watches;
 
 /// What a shard keeps to; from the configuration, the same for all shards.
 #[derive(Debug, Clone)]
@@ -133,6 +136,7 @@ pub struct Shard<D, B> {
     farewells: VecDeque<(Key, Command)>,
     devices: Devices,
     entry_json: EntryJson,
+    watches: Watches,
     drain: Option<Drain>,
     stopping: bool,
     now: Moment,
@@ -144,6 +148,7 @@ pub struct Shard<D, B> {
     deliveries: Vec<Delivery>,
     expired: Vec<u32>,
     scratch: Vec<u8>,
+    told: Vec<(ConnectionId, UserPresence)>,
 }
 
 impl<D: Driver, B: Backend> Shard<D, B> {
@@ -172,6 +177,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             farewells: VecDeque::new(),
             devices: Devices::default(),
             entry_json: EntryJson::default(),
+            watches: Watches::default(),
             drain: None,
             stopping: false,
             now,
@@ -181,6 +187,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             deliveries: Vec::new(),
             expired: Vec::new(),
             scratch: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -243,6 +250,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
         self.expired = expired;
 
+        self.continue_presence();
         self.continue_drain();
         self.commands_wait = !self.inputs.backend.flush();
         let done = self.stopping
@@ -262,12 +270,17 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     }
 
     fn next_deadline(&self) -> Option<Moment> {
-        if self.more_deliveries || !self.awaiting_output.is_empty() || !self.inputs.http_effects.is_empty() {
+        if self.more_deliveries
+            || self.watches.has_changes()
+            || !self.awaiting_output.is_empty()
+            || !self.inputs.http_effects.is_empty()
+        {
             return Some(Moment(0));
         }
         let mut next = self.timers.next();
         let mut at_most = |moment: Moment| next = Some(next.map_or(moment, |known| known.min(moment)));
-        if self.commands_wait || !self.stalled.is_empty() || !self.farewells.is_empty() {
+        let wait = self.commands_wait || self.watches.has_unasked();
+        if wait || !self.stalled.is_empty() || !self.farewells.is_empty() {
             at_most(self.now.after(STALL_RETRY));
         }
         if let Some(drain) = &self.drain {
@@ -429,6 +442,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                     None => Outcome::Nothing,
                 };
                 self.carry_out(id, outcome);
+                self.tell_owed_presence(id);
                 self.go_on(id, Paused::OUTPUT);
             }
             Phase::Head | Phase::Lingering | Phase::Closing => {}
@@ -453,6 +467,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     /// Tells worker and directory that the session of this phase, if it was one, is gone.
     fn forget_session(&mut self, phase: &Phase, address: SessionAddress, id: ConnectionId) {
         let Phase::Chat(session) = phase else { return };
+        self.watches.forget(id.index);
         if session.is_registered()
             && let Some((user, _)) = session.identity()
         {
@@ -471,7 +486,10 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     }
 
     fn handle_delivery(&mut self, delivery: Delivery) {
-        let address = delivery.session();
+        let Some(address) = delivery.session() else {
+            self.counters.delivery(&delivery);
+            return self.learn_presence(&delivery);
+        };
         let mut id = ConnectionId::from_bits(address.connection);
         if planted::LATE_ANSWER_TAKEN.is_planted() {
             id.generation = self.table.at(id.index).map_or(0, |next| next.generation);
@@ -522,6 +540,10 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         match outcome {
             Outcome::Nothing => true,
             Outcome::Submit(key, command) => self.submit(id, key, command),
+            Outcome::Watch(users) => {
+                self.watch(id, &users);
+                true
+            }
             Outcome::Close(code, reason) => {
                 self.close_websocket(id, code, reason);
                 false

@@ -53,6 +53,8 @@ codes! {
     BAD_ROLE = "bad_role";
     /// The group would have more members than are allowed.
     TOO_MANY_MEMBERS = "too_many_members";
+    /// More users in `watchPresence` than a session may watch.
+    TOO_MANY_WATCHED = "too_many_watched";
     /// The user's role in the conversation does not allow it, or the conversation is a direct one.
     NOT_ALLOWED = "not_allowed";
     /// There is no message with this `seq` that could be edited, taken back, answered or read.

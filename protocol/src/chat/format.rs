@@ -192,7 +192,8 @@ mod tests {
                 error.to_string(),
                 "no frame of this version in the message; it must hold exactly one of `hello`, `send`, `ack`, \
                  `sync`, `ping`, `createGroup`, `addMembers`, `removeMember`, `leave`, `rename`, `setRole`, `edit`, \
-                 `delete`, `history`, `typing`, `read`, `receipts`, `conversations`, `group`"
+                 `delete`, `history`, `typing`, `read`, `receipts`, `conversations`, `group`, \
+                 `watchPresence`, `setAway`"
             );
         }
     }

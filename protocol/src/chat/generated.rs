@@ -4,7 +4,7 @@
 pub struct ClientFrame {
     #[prost(
         oneof = "client_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
@@ -50,6 +50,10 @@ pub mod client_frame {
         Conversations(super::ConversationsRequest),
         #[prost(message, tag = "19")]
         Group(super::GroupRequest),
+        #[prost(message, tag = "20")]
+        WatchPresence(super::WatchPresence),
+        #[prost(message, tag = "21")]
+        SetAway(super::SetAway),
     }
 }
 /// What a server sends.
@@ -57,7 +61,7 @@ pub mod client_frame {
 pub struct ServerFrame {
     #[prost(
         oneof = "server_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
@@ -93,6 +97,8 @@ pub mod server_frame {
         Snapshot(super::Snapshot),
         #[prost(message, tag = "14")]
         Group(super::GroupState),
+        #[prost(message, tag = "15")]
+        Presence(super::Presence),
     }
 }
 /// Says who is there; the first frame of a connection that did not say so in its handshake.
@@ -329,6 +335,20 @@ pub struct ConversationsRequest {
 pub struct GroupRequest {
     #[prost(string, tag = "1")]
     pub conversation: ::prost::alloc::string::String,
+}
+/// Says whose presence this session is told of from now on: these users', and nobody else's. Answer: `presence` with each
+/// of them, in one frame or several; from then on `presence` as it changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchPresence {
+    /// At most 500, each once.
+    #[prost(uint64, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<u64>,
+}
+/// Says that nobody is at this device, or that somebody is again. It has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetAway {
+    #[prost(bool, tag = "1")]
+    pub away: bool,
 }
 /// A group began, with these members.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -668,6 +688,27 @@ pub struct GroupMember {
     /// The `seq` of the event by which the user has become one.
     #[prost(uint64, tag = "3")]
     pub joined: u64,
+}
+/// Which of the watched users are there: as it is now, not what happened on the way to it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Presence {
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<UserPresence>,
+}
+/// Whether a user is there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UserPresence {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+    /// A device of the user is connected, or was until a moment ago.
+    #[prost(bool, tag = "2")]
+    pub online: bool,
+    /// Nobody is at any of the devices that are connected.
+    #[prost(bool, tag = "3")]
+    pub away: bool,
+    /// Of a user who is not online: when the last device went, in steps of 10 s, if the user has ever been there.
+    #[prost(uint64, optional, tag = "4")]
+    pub last_seen_ms: ::core::option::Option<u64>,
 }
 /// Inbox entries in the order of their `rev`, without a hole.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -22,9 +22,10 @@ use super::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, ConversationState, Conversations,
     ConversationsRequest, CreateGroup, Custom, Delete, Deleted, Drain, Edit, Edited, Entry, Error, Event,
     Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello, History, HistoryRequest, Leave, Limits,
-    Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
-    Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, Role, RoleSet, Send, ServerFrame, SetRole,
-    Snapshot, Sync, Typing, UserTyping, Welcome, body, client_frame, content, entry, server_frame,
+    Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Presence, Read,
+    ReadMark, Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, Role, RoleSet, Send, ServerFrame,
+    SetAway, SetRole, Snapshot, Sync, Typing, UserPresence, UserTyping, WatchPresence, Welcome, body,
+    client_frame, content, entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -105,6 +106,10 @@ object!(Read { "conversation" => conversation, "upTo" => up_to });
 object!(ReceiptsRequest { "conversation" => conversation });
 object!(ConversationsRequest { "after" => after, "limit" => limit });
 object!(GroupRequest { "conversation" => conversation });
+object!(WatchPresence { "users" => users });
+object!(SetAway { "away" => away });
+object!(Presence { "users" => users });
+object!(UserPresence { "user" => user, "online" => online, "away" => away, "lastSeenMs" => last_seen_ms });
 object!(ConversationState {
     "conversation" => conversation, "rev" => rev, "unread" => unread, "read" => read, "title" => title,
     "role" => role, "gone" => gone, "messages" => messages,
@@ -162,13 +167,14 @@ one_of!(ClientFrame.frame: client_frame::Frame {
     "createGroup" => CreateGroup, "addMembers" => AddMembers, "removeMember" => RemoveMember,
     "leave" => Leave, "rename" => Rename, "setRole" => SetRole, "edit" => Edit, "delete" => Delete,
     "history" => History, "typing" => Typing, "read" => Read, "receipts" => Receipts,
-    "conversations" => Conversations, "group" => Group,
+    "conversations" => Conversations, "group" => Group, "watchPresence" => WatchPresence,
+    "setAway" => SetAway,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
     "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong, "history" => History,
     "typing" => Typing, "receipts" => Receipts, "conversations" => Conversations, "snapshot" => Snapshot,
-    "group" => Group,
+    "group" => Group, "presence" => Presence,
 });
 one_of!(Body.kind: body::Kind {
     "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,

@@ -33,6 +33,9 @@ pub const LIST_CONVERSATIONS_MAX: u32 = 200;
 /// Conversations of an answer to a `conversations` that does not say how many.
 pub const LIST_CONVERSATIONS: u32 = 100;
 
+/// Users whose presence one session watches, unless the server is told otherwise.
+pub const WATCHED_USERS_MAX: u32 = 500;
+
 /// Why a field's value is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
@@ -118,6 +121,14 @@ pub enum LimitError {
         /// What is allowed.
         max: u32,
     },
+    /// More than a session may watch.
+    #[error("a session watches the presence of at most {max} users, this list has {users}")]
+    TooManyWatched {
+        /// How many there are.
+        users: usize,
+        /// What is allowed.
+        max: u32,
+    },
     /// None of the roles.
     #[error("role {role} is none; a member has role 0, an admin 1, an owner 2")]
     Role {
@@ -163,6 +174,7 @@ impl LimitError {
             Self::Title { .. } => error_code::BAD_TITLE,
             Self::Members { .. } | Self::NoMembers => error_code::BAD_MEMBERS,
             Self::TooManyMembers { .. } => error_code::TOO_MANY_MEMBERS,
+            Self::TooManyWatched { .. } => error_code::TOO_MANY_WATCHED,
             Self::Role { .. } => error_code::BAD_ROLE,
             Self::TwoDirections | Self::HistoryLimit { .. } | Self::ListLimit { .. } => error_code::BAD_LIMIT,
             Self::BodyTooLarge { .. } => error_code::MESSAGE_TOO_LARGE,
@@ -276,6 +288,22 @@ pub fn check_members(users: &[u64], present: usize, max: u32) -> Result<Vec<User
     if members > max as usize {
         return Err(LimitError::TooManyMembers { members, max });
     }
+    sorted_users(users)
+}
+
+/// Checks a list of users to be watched; `max` is [`WATCHED_USERS_MAX`] by default. Gives them in the order of their
+/// numbers.
+///
+/// # Errors
+/// When a user stands there twice, is nobody, or there are too many.
+pub fn check_watched(users: &[u64], max: u32) -> Result<Vec<UserId>, LimitError> {
+    if users.len() > max as usize {
+        return Err(LimitError::TooManyWatched { users: users.len(), max });
+    }
+    sorted_users(users)
+}
+
+fn sorted_users(users: &[u64]) -> Result<Vec<UserId>, LimitError> {
     let mut sorted: Vec<UserId> = users.iter().map(|&user| UserId(user)).collect();
     sorted.sort_unstable();
     let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use holdfast_protocol::chat::{
-    Accepted, Ack, AddMembers, Body, ClientFrame, Content, ConversationState, Conversations,
+    self, Accepted, Ack, AddMembers, Body, ClientFrame, Content, ConversationState, Conversations,
     ConversationsRequest, CreateGroup, Custom, Delete, Deleted, Drain, Edit, Edited, Entry, Error, Event,
     Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello, History, HistoryRequest, Leave, Limits,
     Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Read, ReadMark,
@@ -190,6 +190,9 @@ pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
             .prop_map(|(conversation, stopped)| Frame::Typing(Typing { conversation, stopped })),
         (text(), number()).prop_map(|(conversation, up_to)| Frame::Read(Read { conversation, up_to })),
         text().prop_map(|conversation| Frame::Receipts(ReceiptsRequest { conversation })),
+        prop::collection::vec(number(), 0..4)
+            .prop_map(|users| Frame::WatchPresence(chat::WatchPresence { users })),
+        any::<bool>().prop_map(|away| Frame::SetAway(chat::SetAway { away })),
         group_request(),
         (text(), text(), number(), prop::option::of(content())).prop_map(
             |(client_id, conversation, seq, content)| Frame::Edit(Edit {
@@ -245,6 +248,12 @@ fn group_state() -> impl Strategy<Value = GroupState> {
     )
 }
 
+fn user_presence() -> impl Strategy<Value = chat::UserPresence> {
+    (number(), any::<bool>(), any::<bool>(), prop::option::of(number())).prop_map(
+        |(user, online, away, last_seen_ms)| chat::UserPresence { user, online, away, last_seen_ms },
+    )
+}
+
 pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
     use server_frame::Frame;
     let limits = (small(), small(), small(), small()).prop_map(
@@ -286,6 +295,8 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
             let members = members.into_iter().map(|(user, read)| MemberReceipt { user, read }).collect();
             Frame::Receipts(Receipts { conversation, members })
         }),
+        prop::collection::vec(user_presence(), 0..4)
+            .prop_map(|users| Frame::Presence(chat::Presence { users })),
         (conversation_states(), number(), any::<bool>()).prop_map(|(conversations, rev, end)| {
             Frame::Conversations(Conversations { conversations, rev, end })
         }),

@@ -193,6 +193,18 @@ impl Checker {
         Ok(())
     }
 
+    pub(super) fn seen(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
+        in_bites(store, Table::Seen, 8, |key, value| {
+            if key.len() != 8 {
+                self.problem(Some(number), format!("seen has a key of {} bytes", key.len()));
+            }
+            if let Err(error) = layout::open_numbers::<1>(Table::Seen, key, value) {
+                self.problem(Some(number), error.to_string());
+            }
+            Ok(())
+        })
+    }
+
     pub(super) fn cursors(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
         in_bites(store, Table::Cursors, 16, |key, value| {
             self.report.cursors += 1;

@@ -4,8 +4,9 @@ use crate::engine::memory::Memory;
 use crate::engine::{Batch, Key};
 use crate::options::Limits;
 use crate::worker::tests::groups::{self, create, delete, edit, say};
+use crate::worker::tests::presence::unregister;
 use crate::worker::tests::receipts::read_in;
-use crate::worker::tests::{House, send};
+use crate::worker::tests::{House, register, send};
 use holdfast_protocol::id::{DeviceId, Rev};
 
 /// Three users' conversations, a group of them among these, on two databases, everything applied.
@@ -17,6 +18,8 @@ fn house() -> House {
     house.run(vec![create(1, &[2, 3], false), say(2, "a"), edit(2, "e", 2)]);
     house.run(vec![groups::change(1, "out", GroupChange::Remove(UserId(3))), say(1, "b")]);
     house.run(vec![groups::change(1, "in", GroupChange::Add(vec![UserId(3)])), delete(1, "d", 5)]);
+    house.run(vec![register(1, 1, None), unregister(1, 1)]);
+    house.wait(1_000);
     house
         .run(vec![read_in(groups::CREW, 3, 6), read_in(ConversationId::direct(UserId(1), UserId(2)), 1, 12)]);
     house

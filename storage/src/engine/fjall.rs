@@ -281,10 +281,10 @@ fn buffer_bytes(table: Table, config: &Config) -> u64 {
         Table::Inbox => 15,
         Table::Dedupe => 14,
         Table::Cursors => 8,
-        Table::FanOut => 5,
+        Table::FanOut => 4,
         Table::State => 3,
         Table::Receipts => 2,
-        Table::Groups | Table::Amended | Table::Conversations => 1,
+        Table::Groups | Table::Amended | Table::Conversations | Table::Seen => 1,
     };
     (write_buffer_bytes(config) / 2 / 100 * share).max(64 * 1024)
 }

@@ -46,11 +46,13 @@ pub enum Table {
     Copies,
     /// (user, conversation) → the conversation as it is for the user, at the user's checkpoint.
     Conversations,
+    /// user → when the user was there last.
+    Seen,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Messages,
         Self::Dedupe,
         Self::Inbox,
@@ -62,6 +64,7 @@ impl Table {
         Self::Receipts,
         Self::Copies,
         Self::Conversations,
+        Self::Seen,
     ];
 
     /// Its name on disk.
@@ -79,6 +82,7 @@ impl Table {
             Self::Receipts => "receipts",
             Self::Copies => "copies",
             Self::Conversations => "conversations",
+            Self::Seen => "seen",
         }
     }
 }

@@ -69,7 +69,9 @@ mod history;
 mod hot_pages;
 mod inboxes;
 mod lanes;
+mod last_seen;
 mod notes;
+mod presence;
 mod receipts;
 mod send;
 #[cfg(test)]
@@ -85,6 +87,8 @@ pub(crate) use history::open_amended;
 use hot_pages::HotPages;
 use inboxes::{Staged, Tip};
 use lanes::Lanes;
+use last_seen::LastSeen;
+use presence::Changes;
 use receipts::FreshMarks;
 pub(crate) use receipts::{open_receipt, receipt_keys};
 
@@ -97,9 +101,9 @@ pub trait Effects {
     fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery>;
 
     /// Puts something into the lane of a shard that may as well be lost: where lanes can be full, only while half of
-    /// it is free.
-    fn offer(&mut self, shard: u16, delivery: Delivery) {
-        let _ = self.deliver(shard, delivery);
+    /// it is free. False when it was lost.
+    fn offer(&mut self, shard: u16, delivery: Delivery) -> bool {
+        self.deliver(shard, delivery).is_ok()
     }
 
     /// Wakes the shards that something was delivered to.
@@ -175,6 +179,8 @@ pub struct Worker<S> {
 
     sessions: Sessions,
     cursors: Cursors,
+    last_seen: LastSeen,
+    changes: Changes,
     lists: Lists,
     lanes: Lanes,
     /// Sessions that missed entries and have not been told.
@@ -211,6 +217,8 @@ enum Pending {
     Receipts(ReceiptsRequest),
     Conversations(ConversationsRequest),
     Group(GroupRequest),
+    Watch { user: UserId, shard: u16 },
+    Away { user: UserId, session: SessionAddress, away: bool },
     Notice(Notice),
 }
 
@@ -270,6 +278,8 @@ impl<S: Store> Worker<S> {
             incoming,
             sessions: Sessions::default(),
             cursors: Cursors::default(),
+            last_seen: LastSeen::default(),
+            changes: Changes::default(),
             lists: Lists::default(),
             lanes: Lanes::default(),
             untold: VecDeque::new(),
@@ -321,6 +331,7 @@ impl<S: Store> Worker<S> {
             return Ok(());
         }
         self.cursors.flush(&self.store, self.identity.limits.devices, &mut self.batch, now_ms)?;
+        self.last_seen.flush(&mut self.batch);
         self.commit()
     }
 
@@ -360,11 +371,18 @@ impl<S: Store> Worker<S> {
             // They wait for the disk, and `retry` asks it.
             Health::Full | Health::Failed => None,
         };
+        let last_seen = match self.health {
+            Health::Good => self.last_seen.due_in_ms(now_ms, limits.cursor_delay_ms, limits.dirty_cursors),
+            Health::Full | Health::Failed => None,
+        };
+        let presence = self.changes.due_in_ms(
+            now_ms,
+            limits.presence_tick_ms,
+            limits.presence_grace_ms,
+            limits.retry_ms,
+        );
         let retry = retry.then_some(limits.retry_ms);
-        match (retry, cursors) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        [retry, cursors, last_seen, presence].into_iter().flatten().min()
     }
 
     /// How many sessions are registered.
@@ -420,7 +438,9 @@ impl<S: Store> Worker<S> {
                 return;
             }
             // Nobody waits for it.
-            Command::Typing { .. } if !owned => return,
+            Command::Typing { .. } | Command::Watch { .. } | Command::Away { .. } if !owned => return,
+            &Command::Watch { user, shard } => Pending::Watch { user, shard },
+            &Command::Away { user, session, away } => Pending::Away { user, session, away },
             &Command::Typing { typing, session } => return self.decide_typing(typing, session),
             &Command::Read { mark, session } if owned => return self.decide_read(mark, session),
             Command::Send(message) if owned => return self.decide_send(message),
@@ -461,6 +481,11 @@ impl<S: Store> Worker<S> {
         {
             self.cursors.flush(&self.store, limits.devices, &mut self.batch, self.now_ms)?;
         }
+        if self.health == Health::Good
+            && self.last_seen.due_in_ms(self.now_ms, limits.cursor_delay_ms, limits.dirty_cursors) == Some(0)
+        {
+            self.last_seen.flush(&mut self.batch);
+        }
         self.staged.stage_into(&mut self.batch);
         for (target, out) in (0..).zip(&self.outgoing) {
             out.stage_into(target, &mut self.batch);
@@ -489,6 +514,7 @@ impl<S: Store> Worker<S> {
         self.revs.commit();
         self.groups.commit();
         self.cursors.commit();
+        self.last_seen.commit();
         self.lists.commit();
         self.outgoing.iter_mut().for_each(Outgoing::commit);
         self.incoming.iter_mut().for_each(Incoming::commit);
@@ -523,6 +549,7 @@ impl<S: Store> Worker<S> {
         self.groups.forget();
         self.hot_pages.forget();
         self.cursors.abandon();
+        self.last_seen.abandon();
         self.lists.abandon();
         self.outgoing.iter_mut().for_each(Outgoing::abandon);
         self.incoming.iter_mut().for_each(Incoming::abandon);
@@ -590,10 +617,13 @@ impl<S: Store> Worker<S> {
                 Pending::Receipts(request) => self.receipts(&request, effects),
                 Pending::Conversations(request) => self.lists.want(request),
                 Pending::Group(request) => self.show_group(&request, effects),
+                Pending::Watch { user, shard } => self.watch(user, shard),
+                Pending::Away { user, session, away } => self.set_away(user, session, away),
                 Pending::Notice(notice) => self.tell(&notice, effects),
             }
         }
         self.suggest_notes(effects);
+        self.tell_presence(effects);
         self.pending = pending;
         self.serve_pages(effects);
         self.serve_lists(effects);

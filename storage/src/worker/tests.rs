@@ -12,6 +12,7 @@ use crate::engine::memory::{Fault, Memory};
 mod conversations;
 pub(crate) mod groups;
 mod inboxes;
+pub(crate) mod presence;
 pub(crate) mod receipts;
 mod typing;
 
@@ -31,6 +32,8 @@ pub(crate) struct Recorder {
     delivered: Vec<Delivery>,
     between: Vec<VecDeque<Command>>,
     lane_full: bool,
+    /// The lane is more than half full.
+    no_offers: bool,
     queues_full: bool,
 }
 
@@ -41,6 +44,10 @@ impl Effects for Recorder {
         }
         self.delivered.push(delivery);
         Ok(())
+    }
+
+    fn offer(&mut self, shard: u16, delivery: Delivery) -> bool {
+        !self.no_offers && self.deliver(shard, delivery).is_ok()
     }
 
     fn flush(&mut self) {}
@@ -157,7 +164,7 @@ impl House {
         self.workers.iter().map(|worker| worker.store().commits()).sum()
     }
 
-    fn wait(&mut self, ms: u64) {
+    pub(crate) fn wait(&mut self, ms: u64) {
         self.now_ms += ms;
         self.settle();
     }
@@ -185,7 +192,7 @@ fn send_in(conversation: ConversationId, from: u64, client_id: &str, body: &[u8]
     (RouteKey::Conversation(conversation), Command::Send(Box::new(message)))
 }
 
-fn register(user: u64, device: u64, cursor: Option<u64>) -> (RouteKey, Command) {
+pub(crate) fn register(user: u64, device: u64, cursor: Option<u64>) -> (RouteKey, Command) {
     let register = Register {
         user: UserId(user),
         device: DeviceId(device),
@@ -280,6 +287,12 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
             let read: Vec<_> = receipts.read.iter().map(|(user, read)| format!("{user}:{read}")).collect();
             format!("{} receipts {}", at(&receipts.session), read.join(" "))
         }
+        Delivery::Presence(users) => {
+            let mut users: Vec<_> = users.iter().map(|it| format!("{} {:?}", it.user, it.presence)).collect();
+            users.sort_unstable();
+            format!("presence {}", users.join("; "))
+        }
+        Delivery::PresenceMissed => "presence missed".to_owned(),
     };
     let mut words: Vec<String> = delivered.iter().map(word).collect();
     // Which worker came first is not what the tests are about, the order per session is.

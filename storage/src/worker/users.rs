@@ -52,12 +52,17 @@ impl<S: Store> Worker<S> {
             }
             Registration::Replaces(_) | Registration::New => {}
         }
+        self.presence_changed(user);
         Ok(Delivery::Registered { session, cursor, head })
     }
 
     pub(super) fn unregister(&mut self, user: UserId, session: SessionAddress) {
         // Its head was known through it; whoever comes next asks the store.
+        let was_away = self.sessions.find(user, session).map(|index| self.sessions.at(index).away);
         self.sessions.unregister(user, session);
+        if let Some(was_away) = was_away {
+            self.presence_of_one_less(user, was_away);
+        }
         self.wanted_pages.remove(&session);
         self.lists.forget(user, session);
     }

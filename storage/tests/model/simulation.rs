@@ -726,6 +726,7 @@ impl Simulation {
                 Delivery::Group(_) => panic!("nobody has asked for one"),
                 Delivery::NoPage { why, .. } => panic!("no page: {why:?}"),
                 Delivery::History(_) => panic!("nobody has asked for one"),
+                Delivery::Presence(_) | Delivery::PresenceMissed => panic!("no shard has asked"),
             }
         }
     }
@@ -1034,5 +1035,5 @@ fn name_of(device: DeviceId) -> String {
 }
 
 fn address_of(delivery: &Delivery) -> SessionAddress {
-    delivery.session()
+    delivery.session().expect("no shard has asked for presence")
 }

@@ -1,0 +1,104 @@
+//! Presence on a shard: asks workers for whoever is watched, and tells those who watch.
+//!
+//! It comes after everything else of a turn, and in steps, so that it never keeps a message waiting.
+
+use holdfast_protocol::id::UserId;
+use holdfast_reactor::{ConnectionId, Driver};
+use holdfast_router::Key;
+use holdfast_storage::command::{Command, Delivery, UserPresence};
+
+use super::connection::Phase;
+use super::{Shard, context_of};
+use crate::backend::Backend;
+use crate::session::{Context, Session};
+
+/// Users for whom workers are asked in one turn.
+const ASKED_PER_TURN: usize = 1_024;
+/// Watchers who are told in one turn.
+const TOLD_PER_TURN: usize = 4_096;
+
+impl<D: Driver, B: Backend> Shard<D, B> {
+    pub(super) fn watch(&mut self, id: ConnectionId, users: &[UserId]) {
+        match self.watches.watch(id, users) {
+            Some(known) if known.is_empty() => {}
+            Some(known) => self.tell_presence(id, &known),
+            None => self.refuse_watch(id),
+        }
+    }
+
+    /// What a worker tells the shard itself.
+    pub(super) fn learn_presence(&mut self, delivery: &Delivery) {
+        match delivery {
+            Delivery::Presence(users) => self.watches.learn(users),
+            Delivery::PresenceMissed => self.watches.ask_again(),
+            _ => {}
+        }
+    }
+
+    /// A turn's worth of asking and telling.
+    pub(super) fn continue_presence(&mut self) {
+        for _ in 0..ASKED_PER_TURN {
+            let Some(user) = self.watches.next_unasked() else { break };
+            let ask = Command::Watch { user, shard: self.id };
+            if self.inputs.backend.submit(Key::User(user), ask).is_err() {
+                self.watches.could_not_ask(user);
+                break;
+            }
+        }
+        if self.more_deliveries || !self.watches.has_changes() {
+            return;
+        }
+        let mut told = std::mem::take(&mut self.told);
+        self.watches.walk(TOLD_PER_TURN, &mut told);
+        // One frame for each, whatever has changed for it.
+        told.sort_by_key(|(id, _)| id.index);
+        let mut users = Vec::new();
+        for of_one in told.chunk_by(|(one, _), (other, _)| one == other) {
+            users.clear();
+            users.extend(of_one.iter().map(|&(_, seen)| seen));
+            self.tell_presence(of_one[0].0, &users);
+        }
+        told.clear();
+        self.told = told;
+    }
+
+    fn refuse_watch(&mut self, id: ConnectionId) {
+        self.with_session(id, |session, context| session.refuse_watch(context));
+    }
+
+    fn tell_presence(&mut self, id: ConnectionId, users: &[UserPresence]) {
+        let has_room = self.with_session(id, |session, context| session.write_presence(users, context));
+        if has_room == Some(false) {
+            self.watches.owe(id);
+            self.awaiting_output.push(id);
+        }
+    }
+
+    fn with_session<T>(
+        &mut self,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let connection = self.table.get(id)?;
+        let Phase::Chat(session) = &mut connection.phase else { return None };
+        let output = self.driver.output(id)?;
+        let mut context = context_of(
+            self.now,
+            &self.rules,
+            &self.shared,
+            &self.counters,
+            connection.accepted_tick,
+            output,
+            &mut self.scratch,
+        );
+        Some(act(session, &mut context))
+    }
+
+    /// The output of a connection has gone out: what it had no room for follows.
+    pub(super) fn tell_owed_presence(&mut self, id: ConnectionId) {
+        let owed = self.watches.take_owed(id);
+        if !owed.is_empty() {
+            self.tell_presence(id, &owed);
+        }
+    }
+}

@@ -1,0 +1,620 @@
+//! Who of a shard's sessions watches whom, and what is known of those who are watched.
+//!
+//! An edge says that one connection watches one user. A connection's edges lie side by side, so that it can go in one
+//! step; those of a user are a chain through them, so that whoever has to be told is found without looking at anybody
+//! else. Workers are asked once for a user, however many watch: from then on they tell what changes.
+//!
+//! A user with five thousand watchers must not keep anybody waiting: chains are walked some edges at a time
+//! ([`Watches::walk`]), and a watcher who comes late to its turn is told how it is by then.
+//!
+//! Never here: sockets, frames, workers.
+
+use std::collections::VecDeque;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use holdfast_protocol::id::UserId;
+use holdfast_reactor::ConnectionId;
+use holdfast_storage::command::{LAST_SEEN_STEP_MS, Presence, UserPresence};
+use std::hash::BuildHasher as _;
+
+/// Users whom one connection can watch at most: the configuration allows no more.
+pub(crate) const WATCHED_MAX: usize = 1 << AT_BITS;
+const AT_BITS: u32 = 10;
+/// Connections of a shard that can watch; one whose place in its table lies beyond is refused.
+const CONNECTIONS_MAX: u32 = (1 << (32 - AT_BITS)) - 1;
+
+/// Where an edge is: which connection's, and which of its edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place(u32);
+
+const NOWHERE: Place = Place(u32::MAX);
+
+impl Place {
+    fn new(connection: u32, at: usize) -> Self {
+        Self((connection << AT_BITS) | at as u32)
+    }
+
+    fn connection(self) -> u32 {
+        self.0 >> AT_BITS
+    }
+
+    fn at(self) -> usize {
+        self.0 as usize & (WATCHED_MAX - 1)
+    }
+}
+
+/// A hundred thousand connections that watch fifty users each have five million of these.
+#[derive(Debug, Clone, Copy)]
+struct Edge {
+    target: u32,
+    next: Place,
+    previous: Place,
+}
+
+const _: () = assert!(size_of::<Edge>() == 12);
+
+/// The edges of one connection, in the order of the users' ids.
+#[derive(Debug)]
+struct List {
+    generation: u32,
+    /// It had no room for what it was to be told.
+    is_owed: bool,
+    edges: Box<[Edge]>,
+}
+
+/// A user who is watched.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    user: UserId,
+    /// `NOWHERE`: nobody watches any more, and a queue still knows the place.
+    first: Place,
+    known: Known,
+}
+
+const _: () = assert!(size_of::<Target>() == 16);
+
+/// What is known of a user, and in which queues the user stands, in 32 bits: how it is in two, two flags, and in the
+/// rest when the user was seen last, in steps of [`LAST_SEEN_STEP_MS`], which is enough until 2055.
+#[derive(Debug, Clone, Copy)]
+struct Known(u32);
+
+impl Known {
+    const STATE: u32 = 0b11;
+    const UNKNOWN: u32 = 0;
+    const ONLINE: u32 = 1;
+    const AWAY: u32 = 2;
+    const OFFLINE: u32 = 3;
+    /// It stands in `changed`.
+    const QUEUED: u32 = 0b100;
+    /// It stands in `unasked`.
+    const UNASKED: u32 = 0b1000;
+    const SEEN_SHIFT: u32 = 4;
+
+    /// `None` until a worker has said.
+    fn presence(self) -> Option<Presence> {
+        match self.0 & Self::STATE {
+            Self::ONLINE => Some(Presence::Online),
+            Self::AWAY => Some(Presence::Away),
+            Self::OFFLINE => {
+                let steps = u64::from(self.0 >> Self::SEEN_SHIFT);
+                Some(Presence::Offline { last_seen_ms: (steps > 0).then_some(steps * LAST_SEEN_STEP_MS) })
+            }
+            _ => None,
+        }
+    }
+
+    fn set_presence(&mut self, presence: Presence) {
+        let flags = self.0 & (Self::QUEUED | Self::UNASKED);
+        self.0 = flags
+            | match presence {
+                Presence::Online => Self::ONLINE,
+                Presence::Away => Self::AWAY,
+                Presence::Offline { last_seen_ms } => {
+                    let most = u64::from(u32::MAX >> Self::SEEN_SHIFT);
+                    let steps = (last_seen_ms.unwrap_or(0) / LAST_SEEN_STEP_MS).min(most) as u32;
+                    Self::OFFLINE | (steps << Self::SEEN_SHIFT)
+                }
+            };
+    }
+
+    fn is(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+
+    fn set(&mut self, flag: u32) {
+        self.0 |= flag;
+    }
+
+    fn clear(&mut self, flag: u32) {
+        self.0 &= !flag;
+    }
+}
+
+/// Targets in pieces that never move: a vector that doubles would hold twice what it needs.
+#[derive(Debug, Default)]
+struct Targets {
+    chunks: Vec<Box<[Target]>>,
+    used: u32,
+}
+
+const CHUNK: usize = 4_096;
+
+impl Targets {
+    fn at(&self, index: u32) -> &Target {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn at_mut(&mut self, index: u32) -> &mut Target {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn push(&mut self, target: Target) -> u32 {
+        let index = self.used;
+        self.used += 1;
+        if index as usize / CHUNK == self.chunks.len() {
+            self.chunks.push(vec![target; CHUNK].into_boxed_slice());
+        }
+        *self.at_mut(index) = target;
+        index
+    }
+}
+
+/// All watches of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    targets: Targets,
+    free: Vec<u32>,
+    by_user: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    lists: HashMap<u32, List>,
+    /// Targets for whom no worker has been asked.
+    unasked: VecDeque<u32>,
+    /// Targets whose watchers are to be told.
+    changed: VecDeque<u32>,
+    /// The next edge of the first of them; `None`: its walk has not begun.
+    walk: Option<Place>,
+}
+
+impl Watches {
+    /// From now on this connection watches these users, who are sorted and each named once, and nobody else. Says how it
+    /// is with those of whom it is known; of the others the connection is told later. `None`: the shard has too many
+    /// connections for this one to watch anybody.
+    pub(super) fn watch(&mut self, id: ConnectionId, users: &[UserId]) -> Option<Vec<UserPresence>> {
+        self.forget(id.index);
+        if users.is_empty() {
+            return Some(Vec::new());
+        }
+        if id.index >= CONNECTIONS_MAX || users.len() > WATCHED_MAX {
+            return None;
+        }
+        let nowhere = Edge { target: 0, next: NOWHERE, previous: NOWHERE };
+        let edges = vec![nowhere; users.len()].into_boxed_slice();
+        self.lists.insert(id.index, List { generation: id.generation, is_owed: false, edges });
+        let mut known = Vec::new();
+        for (at, &user) in users.iter().enumerate() {
+            let target = self.target(user);
+            let place = Place::new(id.index, at);
+            let first = std::mem::replace(&mut self.targets.at_mut(target).first, place);
+            if let Some(edge) = self.edge_mut(first) {
+                edge.previous = place;
+            }
+            let edge = self.edge_mut(place).expect("invariant: the list was made above");
+            *edge = Edge { target, next: first, previous: NOWHERE };
+            let presence = self.targets.at(target).known.presence();
+            known.extend(presence.map(|presence| UserPresence { user, presence }));
+        }
+        Some(known)
+    }
+
+    /// The connection watches nobody any more.
+    pub(super) fn forget(&mut self, connection: u32) {
+        let Some(list) = self.lists.remove(&connection) else { return };
+        for (at, edge) in list.edges.iter().enumerate() {
+            if self.walk == Some(Place::new(connection, at)) {
+                self.walk = Some(edge.next);
+            }
+            // A user stands once in a list, so both neighbours are in other lists.
+            if let Some(next) = self.edge_mut(edge.next) {
+                next.previous = edge.previous;
+            }
+            match self.edge_mut(edge.previous) {
+                Some(previous) => previous.next = edge.next,
+                None => self.targets.at_mut(edge.target).first = edge.next,
+            }
+            if self.targets.at(edge.target).first == NOWHERE {
+                self.drop_target(edge.target);
+            }
+        }
+    }
+
+    /// A worker has said how it is with some users.
+    pub(super) fn learn(&mut self, users: &[UserPresence]) {
+        for &UserPresence { user, presence } in users {
+            let Some(index) = self.find(user) else { continue };
+            let known = &mut self.targets.at_mut(index).known;
+            let before = known.presence();
+            known.set_presence(presence);
+            if before == known.presence() {
+                continue;
+            }
+            if !known.is(Known::QUEUED) {
+                known.set(Known::QUEUED);
+                self.changed.push_back(index);
+            } else if self.changed.front() == Some(&index) {
+                // Those who were told a moment ago are told again.
+                self.walk = None;
+            }
+        }
+    }
+
+    /// Workers have to be asked for everybody again.
+    pub(super) fn ask_again(&mut self) {
+        for index in 0..self.targets.used {
+            if self.targets.at(index).first != NOWHERE {
+                self.ask(index);
+            }
+        }
+    }
+
+    /// Somebody for whom a worker is to be asked; once.
+    pub(super) fn next_unasked(&mut self) -> Option<UserId> {
+        while let Some(index) = self.unasked.pop_front() {
+            let target = self.targets.at_mut(index);
+            target.known.clear(Known::UNASKED);
+            if target.first != NOWHERE {
+                return Some(target.user);
+            }
+            self.retire(index);
+        }
+        None
+    }
+
+    /// The worker could not be asked: later.
+    pub(super) fn could_not_ask(&mut self, user: UserId) {
+        if let Some(index) = self.find(user) {
+            self.ask(index);
+        }
+    }
+
+    /// True while somebody is to be asked for.
+    pub(super) fn has_unasked(&self) -> bool {
+        !self.unasked.is_empty()
+    }
+
+    /// True while watchers are to be told.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Whom to tell what: about `most` of them, and the rest in the next steps.
+    pub(super) fn walk(&mut self, most: usize, told: &mut Vec<(ConnectionId, UserPresence)>) {
+        let enough = told.len() + most;
+        while told.len() < enough
+            && let Some(&index) = self.changed.front()
+        {
+            let &Target { user, first, known } = self.targets.at(index);
+            let mut place = self.walk.unwrap_or(first);
+            while told.len() < enough
+                && let Some(list) = self.lists.get(&place.connection())
+            {
+                let id = ConnectionId { index: place.connection(), generation: list.generation };
+                if let Some(presence) = known.presence() {
+                    told.push((id, UserPresence { user, presence }));
+                }
+                place = list.edges[place.at()].next;
+            }
+            if place != NOWHERE {
+                self.walk = Some(place);
+                return;
+            }
+            self.walk = None;
+            self.changed.pop_front();
+            self.targets.at_mut(index).known.clear(Known::QUEUED);
+            self.retire(index);
+        }
+    }
+
+    /// The connection had no room for what it was to be told; it is told everything once it has.
+    pub(super) fn owe(&mut self, id: ConnectionId) {
+        if let Some(list) = self.lists.get_mut(&id.index) {
+            list.is_owed = true;
+        }
+    }
+
+    /// What a connection that had no room is to be told, now that it has.
+    pub(super) fn take_owed(&mut self, id: ConnectionId) -> Vec<UserPresence> {
+        let Some(list) = self.lists.get_mut(&id.index) else { return Vec::new() };
+        if !std::mem::take(&mut list.is_owed) {
+            return Vec::new();
+        }
+        let known = |edge: &Edge| {
+            let target = self.targets.at(edge.target);
+            target.known.presence().map(|presence| UserPresence { user: target.user, presence })
+        };
+        list.edges.iter().filter_map(known).collect()
+    }
+
+    fn edge_mut(&mut self, place: Place) -> Option<&mut Edge> {
+        self.lists.get_mut(&place.connection())?.edges.get_mut(place.at())
+    }
+
+    fn find(&self, user: UserId) -> Option<u32> {
+        let hash = self.hasher.hash_one(user.0);
+        self.by_user.find(hash, |&index| self.targets.at(index).user == user).copied()
+    }
+
+    /// The target of a user, made if need be.
+    fn target(&mut self, user: UserId) -> u32 {
+        if let Some(index) = self.find(user) {
+            return index;
+        }
+        let target = Target { user, first: NOWHERE, known: Known(Known::UNKNOWN) };
+        let index = match self.free.pop() {
+            Some(index) => {
+                *self.targets.at_mut(index) = target;
+                index
+            }
+            None => self.targets.push(target),
+        };
+        let Self { targets, by_user, hasher, .. } = self;
+        by_user.insert_unique(hasher.hash_one(user.0), index, |&index| {
+            hasher.hash_one(targets.at(index).user.0)
+        });
+        self.ask(index);
+        index
+    }
+
+    fn ask(&mut self, index: u32) {
+        let known = &mut self.targets.at_mut(index).known;
+        if !known.is(Known::UNASKED) {
+            known.set(Known::UNASKED);
+            self.unasked.push_back(index);
+        }
+    }
+
+    /// Nobody watches this user any more.
+    fn drop_target(&mut self, index: u32) {
+        let user = self.targets.at(index).user;
+        let hash = self.hasher.hash_one(user.0);
+        if let Ok(entry) = self.by_user.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+        self.retire(index);
+    }
+
+    /// Gives the place of a target that nobody watches to the next one, once no queue knows it.
+    fn retire(&mut self, index: u32) {
+        let target = self.targets.at(index);
+        if target.first == NOWHERE && !target.known.is(Known::QUEUED | Known::UNASKED) {
+            self.free.push(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(index: u32) -> ConnectionId {
+        ConnectionId { index, generation: index + 7 }
+    }
+
+    fn users(of: impl IntoIterator<Item = u64>) -> Vec<UserId> {
+        of.into_iter().map(UserId).collect()
+    }
+
+    fn seen(user: u64, presence: Presence) -> UserPresence {
+        UserPresence { user: UserId(user), presence }
+    }
+
+    fn asked(watches: &mut Watches) -> Vec<u64> {
+        std::iter::from_fn(|| watches.next_unasked()).map(|user| user.0).collect()
+    }
+
+    fn told(watches: &mut Watches, most: usize) -> Vec<(u32, u64)> {
+        let mut told = Vec::new();
+        watches.walk(most, &mut told);
+        told.iter().map(|(id, seen)| (id.index, seen.user.0)).collect()
+    }
+
+    #[test]
+    fn a_worker_is_asked_once_and_whoever_watches_is_told() {
+        let mut watches = Watches::default();
+        assert_eq!(watches.watch(id(1), &users([5, 6])), Some(vec![]));
+        assert_eq!(watches.watch(id(2), &users([5])), Some(vec![]));
+        assert_eq!(asked(&mut watches), [5, 6]);
+        watches.learn(&[seen(5, Presence::Online), seen(9, Presence::Online)]);
+        assert_eq!(told(&mut watches, 10), [(2, 5), (1, 5)]);
+        watches.learn(&[seen(5, Presence::Online)]);
+        assert!(!watches.has_changes(), "nothing has changed");
+        assert_eq!(watches.watch(id(3), &users([5, 6])), Some(vec![seen(5, Presence::Online)]));
+        assert_eq!(asked(&mut watches), [0; 0]);
+        watches.forget(1);
+        watches.learn(&[seen(5, Presence::Away), seen(6, Presence::Away)]);
+        assert_eq!(told(&mut watches, 10), [(3, 5), (2, 5), (3, 6)]);
+    }
+
+    #[test]
+    fn what_could_not_be_asked_is_asked_again_and_so_is_everything_when_something_was_missed() {
+        let mut watches = Watches::default();
+        watches.watch(id(1), &users([5, 6]));
+        let first = watches.next_unasked().unwrap();
+        watches.could_not_ask(first);
+        assert!(watches.has_unasked());
+        assert_eq!(asked(&mut watches), [6, 5]);
+        watches.ask_again();
+        watches.ask_again();
+        assert_eq!(asked(&mut watches), [5, 6]);
+        watches.forget(1);
+        watches.ask_again();
+        assert_eq!(asked(&mut watches), [0; 0]);
+    }
+
+    #[test]
+    fn a_long_chain_is_walked_in_steps_and_says_how_it_is_by_then() {
+        let mut watches = Watches::default();
+        for connection in 0..10 {
+            watches.watch(id(connection), &users([5]));
+        }
+        watches.learn(&[seen(5, Presence::Online)]);
+        assert_eq!(told(&mut watches, 4), [(9, 5), (8, 5), (7, 5), (6, 5)]);
+        // The one whose turn it is goes, another one comes, and the user goes away.
+        watches.forget(5);
+        watches.watch(id(10), &users([5]));
+        watches.learn(&[seen(5, Presence::Away)]);
+        let mut rest = Vec::new();
+        while watches.has_changes() {
+            watches.walk(4, &mut rest);
+        }
+        assert!(rest.iter().all(|(_, seen)| seen.presence == Presence::Away));
+        let connections: Vec<u32> = rest.iter().map(|(id, _)| id.index).collect();
+        assert_eq!(connections, [10, 9, 8, 7, 6, 4, 3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn who_had_no_room_is_told_everything_later() {
+        let mut watches = Watches::default();
+        watches.watch(id(1), &users([5, 6, 7]));
+        watches.learn(&[seen(5, Presence::Online), seen(7, Presence::Away)]);
+        told(&mut watches, 10);
+        watches.owe(id(1));
+        watches.owe(id(2));
+        assert_eq!(watches.take_owed(id(1)), [seen(5, Presence::Online), seen(7, Presence::Away)]);
+        assert!(watches.take_owed(id(1)).is_empty() && watches.take_owed(id(2)).is_empty());
+    }
+
+    #[test]
+    fn what_is_known_comes_back() {
+        for presence in [
+            Presence::Online,
+            Presence::Away,
+            Presence::Offline { last_seen_ms: None },
+            Presence::Offline { last_seen_ms: Some(1_780_000_000_000) },
+        ] {
+            let mut known = Known(Known::QUEUED);
+            assert_eq!(known.presence(), None);
+            known.set_presence(presence);
+            assert_eq!(known.presence(), Some(presence));
+            assert!(known.is(Known::QUEUED) && !known.is(Known::UNASKED));
+        }
+    }
+
+    #[test]
+    fn a_connection_beyond_the_places_watches_nobody() {
+        let mut watches = Watches::default();
+        assert!(watches.watch(id(CONNECTIONS_MAX - 1), &users([5])).is_some());
+        assert_eq!(watches.watch(id(CONNECTIONS_MAX), &users([5])), None);
+        assert_eq!(watches.watch(id(CONNECTIONS_MAX), &[]), Some(vec![]));
+        let many: Vec<u64> = (1..=WATCHED_MAX as u64 + 1).collect();
+        assert_eq!(watches.watch(id(1), &users(many.iter().copied())), None);
+        assert!(watches.watch(id(1), &users(many[1..].iter().copied())).is_some());
+        watches.learn(&[seen(5, Presence::Online)]);
+        assert_eq!(told(&mut watches, 10), [(1, 5), (CONNECTIONS_MAX - 1, 5)]);
+    }
+
+    #[test]
+    fn a_watching_connection_takes_less_than_1200_bytes() {
+        const CONNECTIONS: u32 = 20_000;
+        let mut watches = Watches::default();
+        for connection in 0..CONNECTIONS {
+            // As on one of two shards, when 100,000 of a million watch 50 of them, whoever they are: 18 users per
+            // connection.
+            let mut random = u64::from(connection);
+            let of = std::iter::repeat_with(|| {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (random >> 33) % (20 * u64::from(CONNECTIONS)) + 1
+            });
+            let of: BTreeSet<u64> = of.take(50).collect();
+            watches.watch(id(connection), &users(of));
+        }
+        asked(&mut watches);
+        let edges: usize = watches.lists.values().map(|list| size_of_val(&*list.edges)).sum();
+        let bytes = edges
+            + watches.lists.allocation_size()
+            + watches.by_user.allocation_size()
+            + watches.targets.chunks.len() * CHUNK * size_of::<Target>();
+        let each = bytes / CONNECTIONS as usize;
+        println!("{each} bytes per watching connection");
+        assert!(each <= 1_200, "{each} bytes per watching connection");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Watch(u32, BTreeSet<u64>),
+        Forget(u32),
+        Learn(u64, bool),
+        Walk(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..6u32, prop::collection::btree_set(1..8u64, 0..5))
+                .prop_map(|(connection, users)| Step::Watch(connection, users)),
+            1 => (0..6u32).prop_map(Step::Forget),
+            3 => (1..8u64, any::<bool>()).prop_map(|(user, online)| Step::Learn(user, online)),
+            2 => (1..4usize).prop_map(Step::Walk),
+        ]
+    }
+
+    proptest! {
+        /// In the end each connection knows of each user whom it watches what the workers have said last.
+        #[test]
+        fn everybody_knows_in_the_end(steps in prop::collection::vec(step(), 0..80)) {
+            let mut watches = Watches::default();
+            let mut model: BTreeMap<u32, BTreeMap<u64, Option<Presence>>> = BTreeMap::new();
+            let mut truth: BTreeMap<u64, Presence> = BTreeMap::new();
+            let tell = |watches: &mut Watches, model: &mut BTreeMap<u32, BTreeMap<u64, _>>, most| {
+                let mut told = Vec::new();
+                watches.walk(most, &mut told);
+                for (id, seen) in told {
+                    let of = model.get_mut(&id.index).expect("it watches somebody");
+                    *of.get_mut(&seen.user.0).expect("it watches this one") = Some(seen.presence);
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Watch(connection, of) => {
+                        let known = watches.watch(id(connection), &users(of.iter().copied())).unwrap();
+                        let mut list: BTreeMap<_, _> = of.into_iter().map(|user| (user, None)).collect();
+                        known.iter().for_each(|it| *list.get_mut(&it.user.0).unwrap() = Some(it.presence));
+                        model.insert(connection, list);
+                        // The worker answers at once.
+                        for user in asked(&mut watches) {
+                            let presence = *truth.entry(user).or_insert(Presence::Away);
+                            watches.learn(&[seen(user, presence)]);
+                        }
+                    }
+                    Step::Forget(connection) => {
+                        watches.forget(connection);
+                        model.remove(&connection);
+                    }
+                    Step::Learn(user, online) => {
+                        let presence = if online { Presence::Online } else { Presence::Away };
+                        truth.insert(user, presence);
+                        watches.learn(&[seen(user, presence)]);
+                    }
+                    Step::Walk(most) => tell(&mut watches, &mut model, most),
+                }
+            }
+            while watches.has_changes() {
+                tell(&mut watches, &mut model, 3);
+            }
+            for (connection, list) in model {
+                for (user, known) in list {
+                    prop_assert_eq!(known, truth.get(&user).copied(), "{} of {}", connection, user);
+                }
+            }
+            for connection in 0..6 {
+                watches.forget(connection);
+            }
+            asked(&mut watches);
+            prop_assert_eq!(watches.free.len(), watches.targets.used as usize, "nothing is left behind");
+            prop_assert!(watches.by_user.is_empty());
+        }
+    }
+}
