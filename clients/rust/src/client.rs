@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use holdfast_protocol::chat::close::Reconnect;
-use holdfast_protocol::chat::limits::BODY_BYTES_MAX;
+use holdfast_protocol::chat::limits::{BODY_BYTES_MAX, LimitError, WATCHED_USERS_MAX};
 use holdfast_protocol::chat::{
     self, Body, ClientFrame, Entry, Format, FrameError, client_frame, error_code, server_frame,
 };
@@ -28,6 +28,7 @@ use crate::handshake::Handshake;
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::outbox::{Outbox, SendError};
 use crate::pace::Pace;
+use crate::presence::Presence;
 use crate::questions::{Answer, Question, Questions, TooManyQuestions};
 use crate::random::{Random, masking_key};
 
@@ -88,6 +89,7 @@ pub struct Client<R> {
     next_server: Option<String>,
     outbox: Outbox,
     questions: Questions,
+    presence: Presence,
     /// Who this is; 0 before the first `welcome`.
     me: u64,
     body_bytes_max: usize,
@@ -128,6 +130,7 @@ impl<R: Random> Client<R> {
             next_server: None,
             outbox: Outbox::new(config.outbox_messages, config.outbox_bytes),
             questions: Questions::default(),
+            presence: Presence::default(),
             me: 0,
             body_bytes_max: BODY_BYTES_MAX,
             cursor: config.cursor,
@@ -202,6 +205,22 @@ impl<R: Random> Client<R> {
             let typing = chat::Typing { conversation: conversation.into(), stopped };
             self.write(client_frame::Frame::Typing(typing));
         }
+    }
+
+    /// Says whose presence the program wants to be told of from now on, on this connection and those to come:
+    /// [`Event::Presence`] with each of them, then as it changes.
+    ///
+    /// # Errors
+    /// When a user stands there twice or is nobody, or there are more than [`WATCHED_USERS_MAX`].
+    pub fn watch_presence(&mut self, users: &[u64]) -> Result<(), LimitError> {
+        let users = chat::check_watched(users, WATCHED_USERS_MAX)?;
+        self.presence.watch(users.into_iter().map(|user| user.0).collect());
+        Ok(())
+    }
+
+    /// Says that nobody is at this device, or somebody again, on this connection and those to come.
+    pub fn set_away(&mut self, away: bool) {
+        self.presence.set_away(away);
     }
 
     /// Says that everything up to `rev` has been dealt with; the server hears of it soon.
@@ -357,7 +376,7 @@ impl<R: Random> Client<R> {
                 if self.acked > self.ack_told {
                     next_ms = next_ms.min(self.ack_at_ms);
                 }
-                [self.sync_at_ms, self.pages_by_ms, self.questions.next_ms()]
+                [self.sync_at_ms, self.pages_by_ms, self.questions.next_ms(), self.presence.next_ms()]
                     .into_iter()
                     .flatten()
                     .chain([next_ms])
@@ -475,6 +494,7 @@ impl<R: Random> Client<R> {
                     self.break_off("a snapshot, though every entry was asked for".to_owned());
                 }
                 Frame::Typing(typing) => self.events.push_back(Event::Typing(typing)),
+                Frame::Presence(presence) => self.events.push_back(Event::Presence(presence)),
                 frame => self.handle_answer(frame),
             },
             _ => self.break_off("a frame before `welcome`".to_owned()),
@@ -492,6 +512,7 @@ impl<R: Random> Client<R> {
         }
         self.outbox.begin_again();
         self.questions.begin_again();
+        self.presence.begin_again();
         self.me = welcome.user;
         self.ack_told = Rev(0);
         self.ack_at_ms = now_ms;
@@ -612,6 +633,7 @@ impl<R: Random> Client<R> {
             if is_later && let State::Open { .. } = self.state {
                 self.ack_told = Rev(0);
                 self.ack_at_ms = self.ack_at_ms.max(retry_at_ms);
+                self.presence.repeat(retry_at_ms);
                 if self.is_syncing() {
                     self.sync_at_ms = Some(retry_at_ms);
                 }
@@ -648,6 +670,9 @@ impl<R: Random> Client<R> {
             self.write(client_frame::Frame::Ack(chat::Ack { rev: self.acked.0 }));
         }
         if let Some(frame) = self.questions.next(now_ms) {
+            self.write(frame);
+        }
+        if let Some(frame) = self.presence.next(now_ms) {
             self.write(frame);
         }
         while self.out.len() < TRANSMIT_BYTES

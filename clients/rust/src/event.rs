@@ -1,6 +1,6 @@
 //! What a client tells the program around it.
 
-use holdfast_protocol::chat::{Entry, Receipts, UserTyping};
+use holdfast_protocol::chat::{Entry, Presence, Receipts, UserTyping};
 use holdfast_protocol::id::{MessageId, Rev, Seq, UserId};
 use holdfast_protocol::ws::DecodeError;
 use holdfast_protocol::ws::handshake::ResponseError;
@@ -65,6 +65,8 @@ pub enum Event {
     Receipts(Receipts),
     /// Another member is writing, or not any more: to be believed for some seconds.
     Typing(UserTyping),
+    /// How it is with some of the watched users, now.
+    Presence(Presence),
     /// The server refused something else, or says why it is about to close.
     Refused(Rejection),
     /// The connection is gone; another one will be asked for at `reconnect_at_ms`.

@@ -33,6 +33,7 @@ mod handshake;
 mod heartbeat;
 mod outbox;
 mod pace;
+mod presence;
 mod questions;
 mod random;
 

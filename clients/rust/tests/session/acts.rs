@@ -126,3 +126,42 @@ fn who_is_writing_is_said_while_there_is_a_connection() {
     world.settle();
     assert_eq!(world.server.typing, [false, true]);
 }
+
+#[test]
+fn each_connection_is_told_whom_the_program_watches_and_that_nobody_is_there() {
+    for format in [Format::Json, Format::Protobuf] {
+        let mut world = World::new(format, 6);
+        assert!(world.client.watch_presence(&[43, 43]).is_err(), "twice");
+        world.client.watch_presence(&[44, 43]).expect("good");
+        world.client.set_away(true);
+        world.settle();
+        assert_eq!(world.server.watched, [[43, 44]]);
+        let told: Vec<u64> = world
+            .take_events()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Presence(presence) => Some(presence.users),
+                _ => None,
+            })
+            .flatten()
+            .map(|it| it.user)
+            .collect();
+        assert_eq!(told, [43, 44]);
+        world.advance(1_000);
+        assert_eq!(world.server.away, [true]);
+
+        // What changes faster than it may be told is told as it is in the end.
+        for user in 50..60 {
+            world.client.watch_presence(&[user]).expect("good");
+        }
+        world.client.set_away(false);
+        world.advance(5_000);
+        assert_eq!((world.server.watched.last(), world.server.watched.len()), (Some(&vec![59]), 2));
+        assert_eq!(world.server.away, [true, false]);
+
+        world.cut();
+        world.advance(60_000);
+        assert_eq!((world.server.watched.last(), world.server.watched.len()), (Some(&vec![59]), 3));
+        assert_eq!(world.server.away, [true, false], "a new connection is not away");
+    }
+}

@@ -38,6 +38,8 @@ pub(crate) struct Server {
     pub(crate) questions: usize,
     pub(crate) acts: Vec<String>,
     pub(crate) typing: Vec<bool>,
+    pub(crate) watched: Vec<Vec<u64>>,
+    pub(crate) away: Vec<bool>,
     pub(crate) hellos: Vec<chat::Hello>,
     pub(crate) acks: Vec<(u64, u64)>,
     pub(crate) syncs: Vec<u64>,
@@ -81,6 +83,8 @@ impl Server {
             questions: 0,
             acts: Vec::new(),
             typing: Vec::new(),
+            watched: Vec::new(),
+            away: Vec::new(),
             insists_on_cursor: None,
             ignores_syncs: false,
             hellos: Vec::new(),
@@ -274,6 +278,18 @@ impl Server {
                         }
                     }
                     Frame::Typing(typing) => self.typing.push(typing.stopped),
+                    Frame::SetAway(set) => self.away.push(set.away),
+                    Frame::WatchPresence(watch) => {
+                        let users = watch.users.iter();
+                        let users = users.map(|&user| chat::UserPresence {
+                            user,
+                            online: true,
+                            ..Default::default()
+                        });
+                        let presence = chat::Presence { users: users.collect() };
+                        self.watched.push(watch.users);
+                        self.write(server_frame::Frame::Presence(presence));
+                    }
                     Frame::Group(request) => {
                         let group =
                             chat::GroupState { conversation: request.conversation, ..Default::default() };
