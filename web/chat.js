@@ -22,6 +22,8 @@ const SAVE_AFTER_MS = 750;
 const READ_AFTER_MS = 1000;
 /** Conversations with something new of which a page that comes back asks who has read what. */
 const ASKED_AT_ONCE = 8;
+/** Others in the list who are watched; the server allows 500. */
+const WATCHED_AT_ONCE = 200;
 
 // ---------------------------------------------------------------------------------------------------- small things
 
@@ -319,6 +321,7 @@ class Link {
       backoffMaxMs: 30000,
     });
     link.listen();
+    link.client.setAway(document.visibilityState === "hidden");
     link.client.connect();
     return link;
   }
@@ -336,6 +339,9 @@ class Link {
     this.timers = {};
     /** Who is writing to us: user → the timer after which we do not believe it any more. */
     this.typists = new Map();
+    /** Who is there: user → what was told last. */
+    this.presence = new Map();
+    this.watched = "";
     /** To whom we said that we are writing, and when. */
     this.writingTo = null;
     /** With whom we have asked who has read what, and up to where we have said so ourselves. */
@@ -361,6 +367,10 @@ class Link {
     });
     // Groups have no pane here yet.
     client.on("receipts", (receipts) => receipts.conversation.startsWith("g") || this.receipts(receipts));
+    client.on("presence", (users) => {
+      for (const there of users) this.presence.set(there.user, there);
+      view.later();
+    });
     client.on("typing", ({ conversation, user, stopped }) => conversation.startsWith("g") || this.typing(user, !stopped));
   }
 
@@ -474,6 +484,20 @@ class Link {
     view.later();
   }
 
+  /** From now on we are told who of these is there. */
+  watch(others) {
+    const users = [...new Set(others)].slice(0, WATCHED_AT_ONCE);
+    const watched = users.toSorted().join();
+    if (watched === this.watched) return;
+    this.watched = watched;
+    this.client.watchPresence(users);
+  }
+
+  /** Whether somebody is there; null while that is not known. */
+  there(user) {
+    return (this.state === "live" && this.presence.get(user)) || null;
+  }
+
   /** We write to somebody, or have stopped without a message. */
   writing(to, goesOn) {
     const now = performance.now();
@@ -526,6 +550,17 @@ class Link {
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const calendar = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const shortDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
+/** Whether somebody is there, in words. */
+function wordsFor(there) {
+  if (there === null) return "";
+  if (there.online) return there.away ? "away" : "online";
+  if (there.lastSeenMs === undefined) return "";
+  const seen = new Date(Number(there.lastSeenMs));
+  const isToday = seen.toDateString() === new Date().toDateString();
+  return `last seen ${isToday ? clock.format(seen) : `${shortDay.format(seen)}, ${clock.format(seen)}`}`;
+}
 
 function dayOf(time) {
   const days = Math.round((new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / 86400000);
@@ -609,12 +644,16 @@ const view = {
       return { other, unread: conversation.unread, newest, time: newest?.time ?? Infinity };
     });
     entries.sort((one, two) => two.time - one.time);
+    this.link.watch([this.other, ...entries.map(({ other }) => other)].filter((other) => other !== null));
     const focused = document.activeElement?.dataset?.other;
     $("conversations").replaceChildren(
       ...entries.map(({ other, unread, newest }) => {
         const name = names.of(other);
         const avatar = element("span", { className: "avatar", "aria-hidden": "true" });
         paint(avatar, other, name);
+        const there = this.link.there(other);
+        avatar.classList.toggle("online", there?.online === true);
+        avatar.classList.toggle("away", there?.away === true);
         const said = newest ? (newest.from === diary.user ? `You: ${newest.text}` : newest.text) : "No messages yet";
         const last = this.link.typists.has(other) ? "writing…" : said;
         const lines = element("span", { className: "lines" }, element("span", { className: "name", textContent: name }), element("span", { className: "last", textContent: last.slice(0, 120) }));
@@ -639,6 +678,7 @@ const view = {
       $("messages").replaceChildren();
       setText($("other-name"), "Holdfast");
       setText($("typing"), "");
+      setText($("presence"), "");
       $("no-messages").hidden = false;
       setText($("no-messages"), "Choose a conversation, or start one.");
       return;
@@ -653,7 +693,12 @@ const view = {
     }
     const name = names.of(other);
     setText($("other-name"), name);
-    setText($("typing"), this.link.typists.has(other) ? "writing…" : "");
+    const isWriting = this.link.typists.has(other);
+    const there = this.link.there(other);
+    setText($("typing"), isWriting ? "writing…" : "");
+    setText($("presence"), isWriting ? "" : wordsFor(there));
+    $("presence").classList.toggle("live", there?.online === true && !there.away);
+    $("presence").classList.toggle("gone", there?.online === false);
     paint($("other-avatar"), other, name);
 
     const scroll = $("scroll");
@@ -927,6 +972,7 @@ function listen() {
     view.later();
   });
   document.addEventListener("visibilitychange", () => {
+    view.link?.client.setAway(document.visibilityState === "hidden");
     if (document.visibilityState === "hidden") view.link?.saveNow();
     else if (view.link?.state === "waiting" || view.link?.state === "live") view.link.hurry();
     view.later();

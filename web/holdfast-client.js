@@ -247,6 +247,13 @@ const readers = {
             stopped: flagIn(content, "stopped"),
         },
     }),
+    presence: (content) => ({
+        kind: "presence",
+        users: listIn(content, "users").map((user) => {
+            const there = { user: idIn(user, "user"), online: flagIn(user, "online"), away: flagIn(user, "away") };
+            return user["lastSeenMs"] === undefined ? there : { ...there, lastSeenMs: idIn(user, "lastSeenMs") };
+        }),
+    }),
     gap: () => ({ kind: "gap" }),
     drain: (content) => ({ kind: "drain", afterMs: wholeIn(content, "afterMs"), to: textIn(content, "to") }),
     error: (content) => ({
@@ -900,6 +907,11 @@ class Machine {
     /** A page began too late, and nothing has come since that did not. */
     #isHoleKnown = false;
     #ackAtMs = 0;
+    /** Whom the application watches, and whether anybody is at this device: each connection is told anew. */
+    #watched = [];
+    #isAway = false;
+    #owesWatch = false;
+    #owesAway = false;
     /** Requests that the server could not read, among those in flight; their refusals do not say which. */
     #unreadable = 0;
     /** What has to survive a restart: how often it changed, and up to which change it was given out and stored. */
@@ -935,6 +947,18 @@ class Machine {
         this.#advance(nowMs);
         if (this.#state.name !== "ended")
             this.#lose({ kind: "local" }, "never");
+    }
+    /** Whose presence is to be told, on this connection and those to come; the last list counts. */
+    watch(users) {
+        this.#watched = users;
+        this.#owesWatch = true;
+    }
+    /** Nobody is at this device, or somebody again. */
+    setAway(isAway) {
+        if (isAway === this.#isAway)
+            return;
+        this.#isAway = isAway;
+        this.#owesAway = true;
     }
     /** The application's handler failed. */
     fail(nowMs, error) {
@@ -1102,6 +1126,8 @@ class Machine {
                 if (this.#inbox.untold() !== null)
                     nextMs = Math.min(nextMs, this.#ackAtMs);
                 if (this.#unreadable === 0) {
+                    if (this.#owesWatch || this.#owesAway)
+                        nextMs = Math.min(nextMs, state.queryPace.nextMs(this.#nowMs));
                     if (this.#queries.next() !== null)
                         nextMs = Math.min(nextMs, state.queryPace.nextMs(this.#nowMs));
                     const request = this.#outbox.next(state.user, this.#storedVersion);
@@ -1167,6 +1193,9 @@ class Machine {
             case "typing":
                 this.#events.push({ kind: "typing", typing: frame.typing });
                 return;
+            case "presence":
+                this.#events.push({ kind: "presence", users: frame.users });
+                return;
             case "pong":
         }
     }
@@ -1188,6 +1217,7 @@ class Machine {
         // What was told on the last connection may not have arrived.
         this.#inbox.tellAgain();
         this.#ackAtMs = nowMs;
+        this.#tellPresenceAgain();
         this.#events.push({ kind: "state", state: { name: "open" } }, { kind: "welcome", welcome });
         // The server goes on from its own idea of the cursor; where that is too far, it is told so.
         if (compareIds(welcome.cursor, cursor) > 0)
@@ -1245,6 +1275,7 @@ class Machine {
             if (this.#isSyncing())
                 this.#syncAtMs = retryAtMs;
             this.#queries.sendAgain();
+            this.#tellPresenceAgain();
             queryPace.pauseUntil(retryAtMs);
         }
         else if (code === "bad_frame") {
@@ -1300,6 +1331,8 @@ class Machine {
             return { ack: { rev } };
         }
         if (this.#unreadable === 0) {
+            if ((this.#owesWatch || this.#owesAway) && state.queryPace.take(nowMs))
+                return this.#presenceFrame();
             const query = this.#queries.next();
             if (query !== null && state.queryPace.take(nowMs)) {
                 this.#queries.markSent(nowMs);
@@ -1317,6 +1350,18 @@ class Machine {
             return { ping: { nonce: "0" } };
         }
         return null;
+    }
+    #tellPresenceAgain() {
+        this.#owesWatch = this.#watched.length > 0;
+        this.#owesAway = this.#isAway;
+    }
+    #presenceFrame() {
+        if (this.#owesWatch) {
+            this.#owesWatch = false;
+            return { watchPresence: { users: this.#watched } };
+        }
+        this.#owesAway = false;
+        return { setAway: { away: this.#isAway } };
     }
     #isSyncing() {
         return this.#syncAtMs !== null || this.#pagesByMs !== null;
@@ -1577,6 +1622,20 @@ class Client {
         this.#machine.say({ typing: { conversation: checkConversation(conversation), stopped } });
         this.#pump();
     }
+    /** Whose presence is to be told from now on: `presence` with each of them, then as it changes. Watch whom the view
+     *  shows; connections to come are told too. */
+    watchPresence(users) {
+        const ids = users.map((user) => toId(user, "users"));
+        if (new Set(ids).size !== ids.length)
+            throw new TypeError("users: somebody stands there twice");
+        this.#machine.watch(ids);
+        this.#pump();
+    }
+    /** Nobody is at this device, or somebody is again. */
+    setAway(away) {
+        this.#machine.setAway(away);
+        this.#pump();
+    }
     // What is inside.
     #clientId({ clientId }) {
         return clientId === undefined ? this.#environment.newName() : checkClientId(clientId);
@@ -1751,6 +1810,9 @@ class Client {
                 break;
             case "typing":
                 this.#emit("typing", event.typing);
+                break;
+            case "presence":
+                this.#emit("presence", event.users);
                 break;
             case "refused":
                 this.#emit("refused", event.refused);

@@ -18,6 +18,7 @@ import {
   type History,
   type NamedFrame,
   type Receipts,
+  type UserPresence,
   type UserTyping,
   type Welcome,
 } from "./frames.ts";
@@ -76,6 +77,8 @@ export interface ClientEvents {
   /** Who has read: as it happens, and every answer to `receipts` and `read`. */
   readonly receipts: Receipts;
   readonly typing: UserTyping;
+  /** How it is with some of the watched users, now. */
+  readonly presence: readonly UserPresence[];
   /** The server refused something, without saying which request. */
   readonly refused: Refused;
   /** A frame that this version does not know. */
@@ -322,6 +325,21 @@ export class Client {
     this.#pump();
   }
 
+  /** Whose presence is to be told from now on: `presence` with each of them, then as it changes. Watch whom the view
+   *  shows; connections to come are told too. */
+  watchPresence(users: readonly IdInput[]): void {
+    const ids = users.map((user) => toId(user, "users"));
+    if (new Set(ids).size !== ids.length) throw new TypeError("users: somebody stands there twice");
+    this.#machine.watch(ids);
+    this.#pump();
+  }
+
+  /** Nobody is at this device, or somebody is again. */
+  setAway(away: boolean): void {
+    this.#machine.setAway(away);
+    this.#pump();
+  }
+
   // What is inside.
 
   #clientId({ clientId }: RequestOptions): string {
@@ -493,6 +511,9 @@ export class Client {
         break;
       case "typing":
         this.#emit("typing", event.typing);
+        break;
+      case "presence":
+        this.#emit("presence", event.users);
         break;
       case "refused":
         this.#emit("refused", event.refused);

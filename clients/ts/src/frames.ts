@@ -37,7 +37,9 @@ export type ClientFrame =
   | { readonly ack: { rev: Id } }
   | { readonly sync: { after: Id; limit: number; everyEntry: boolean } }
   | { readonly ping: { nonce: Id } }
-  | { readonly typing: { conversation: string; stopped: boolean } };
+  | { readonly typing: { conversation: string; stopped: boolean } }
+  | { readonly watchPresence: { users: readonly Id[] } }
+  | { readonly setAway: { away: boolean } };
 
 export interface Limits {
   readonly messageBytes: number;
@@ -105,6 +107,17 @@ export interface UserTyping {
   readonly stopped: boolean;
 }
 
+/** Whether a user is there, now. */
+export interface UserPresence {
+  readonly user: Id;
+  /** A device of the user is connected, or was until a moment ago. */
+  readonly online: boolean;
+  /** Nobody is at any of the devices that are connected. */
+  readonly away: boolean;
+  /** Of a user who is not online: when the last device went, if there ever was one, in milliseconds since 1970. */
+  readonly lastSeenMs?: Id;
+}
+
 export interface ServerError {
   readonly code: string;
   readonly message: string;
@@ -123,6 +136,7 @@ export type ServerFrame =
   | { readonly kind: "snapshot"; readonly part: Conversations }
   | { readonly kind: "group"; readonly group: GroupState }
   | { readonly kind: "typing"; readonly typing: UserTyping }
+  | { readonly kind: "presence"; readonly users: readonly UserPresence[] }
   | { readonly kind: "gap" }
   | { readonly kind: "drain"; readonly afterMs: number; readonly to: string }
   | { readonly kind: "error"; readonly error: ServerError }
@@ -208,6 +222,13 @@ const readers: { readonly [name: string]: ((content: Fields) => ServerFrame) | u
       user: idIn(content, "user"),
       stopped: flagIn(content, "stopped"),
     },
+  }),
+  presence: (content) => ({
+    kind: "presence",
+    users: listIn(content, "users").map((user) => {
+      const there = { user: idIn(user, "user"), online: flagIn(user, "online"), away: flagIn(user, "away") };
+      return user["lastSeenMs"] === undefined ? there : { ...there, lastSeenMs: idIn(user, "lastSeenMs") };
+    }),
   }),
   gap: () => ({ kind: "gap" }),
   drain: (content) => ({ kind: "drain", afterMs: wholeIn(content, "afterMs"), to: textIn(content, "to") }),

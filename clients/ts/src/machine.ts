@@ -26,6 +26,7 @@ import {
   type Receipts,
   type ServerError,
   type ServerFrame,
+  type UserPresence,
   type UserTyping,
   type Welcome,
 } from "./frames.ts";
@@ -111,6 +112,7 @@ export type MachineEvent =
   | { readonly kind: "failed"; readonly id: number; readonly error: RequestError }
   | { readonly kind: "receipts"; readonly receipts: Receipts }
   | { readonly kind: "typing"; readonly typing: UserTyping }
+  | { readonly kind: "presence"; readonly users: readonly UserPresence[] }
   | { readonly kind: "refused"; readonly refused: Refused }
   | { readonly kind: "other"; readonly name: string; readonly content: unknown };
 
@@ -154,6 +156,11 @@ export class Machine {
   /** A page began too late, and nothing has come since that did not. */
   #isHoleKnown = false;
   #ackAtMs = 0;
+  /** Whom the application watches, and whether anybody is at this device: each connection is told anew. */
+  #watched: readonly Id[] = [];
+  #isAway = false;
+  #owesWatch = false;
+  #owesAway = false;
   /** Requests that the server could not read, among those in flight; their refusals do not say which. */
   #unreadable = 0;
   /** What has to survive a restart: how often it changed, and up to which change it was given out and stored. */
@@ -189,6 +196,19 @@ export class Machine {
   close(nowMs: number): void {
     this.#advance(nowMs);
     if (this.#state.name !== "ended") this.#lose({ kind: "local" }, "never");
+  }
+
+  /** Whose presence is to be told, on this connection and those to come; the last list counts. */
+  watch(users: readonly Id[]): void {
+    this.#watched = users;
+    this.#owesWatch = true;
+  }
+
+  /** Nobody is at this device, or somebody again. */
+  setAway(isAway: boolean): void {
+    if (isAway === this.#isAway) return;
+    this.#isAway = isAway;
+    this.#owesAway = true;
   }
 
   /** The application's handler failed. */
@@ -356,6 +376,7 @@ export class Machine {
         if (!this.#inbox.isCongested) nextMs = Math.min(nextMs, this.#syncAtMs ?? Infinity);
         if (this.#inbox.untold() !== null) nextMs = Math.min(nextMs, this.#ackAtMs);
         if (this.#unreadable === 0) {
+          if (this.#owesWatch || this.#owesAway) nextMs = Math.min(nextMs, state.queryPace.nextMs(this.#nowMs));
           if (this.#queries.next() !== null) nextMs = Math.min(nextMs, state.queryPace.nextMs(this.#nowMs));
           const request = this.#outbox.next(state.user, this.#storedVersion);
           if (request !== null) nextMs = Math.min(nextMs, state.sendPace.nextMs(this.#nowMs));
@@ -415,6 +436,9 @@ export class Machine {
       case "typing":
         this.#events.push({ kind: "typing", typing: frame.typing });
         return;
+      case "presence":
+        this.#events.push({ kind: "presence", users: frame.users });
+        return;
       case "pong":
     }
   }
@@ -436,6 +460,7 @@ export class Machine {
     // What was told on the last connection may not have arrived.
     this.#inbox.tellAgain();
     this.#ackAtMs = nowMs;
+    this.#tellPresenceAgain();
     this.#events.push({ kind: "state", state: { name: "open" } }, { kind: "welcome", welcome });
     // The server goes on from its own idea of the cursor; where that is too far, it is told so.
     if (compareIds(welcome.cursor, cursor) > 0) this.#syncAtMs = nowMs;
@@ -485,6 +510,7 @@ export class Machine {
       this.#ackAtMs = Math.max(this.#ackAtMs, retryAtMs);
       if (this.#isSyncing()) this.#syncAtMs = retryAtMs;
       this.#queries.sendAgain();
+      this.#tellPresenceAgain();
       queryPace.pauseUntil(retryAtMs);
     } else if (code === "bad_frame") {
       this.#unreadable += 1;
@@ -536,6 +562,7 @@ export class Machine {
       return { ack: { rev } };
     }
     if (this.#unreadable === 0) {
+      if ((this.#owesWatch || this.#owesAway) && state.queryPace.take(nowMs)) return this.#presenceFrame();
       const query = this.#queries.next();
       if (query !== null && state.queryPace.take(nowMs)) {
         this.#queries.markSent(nowMs);
@@ -553,6 +580,20 @@ export class Machine {
       return { ping: { nonce: "0" } };
     }
     return null;
+  }
+
+  #tellPresenceAgain(): void {
+    this.#owesWatch = this.#watched.length > 0;
+    this.#owesAway = this.#isAway;
+  }
+
+  #presenceFrame(): ClientFrame {
+    if (this.#owesWatch) {
+      this.#owesWatch = false;
+      return { watchPresence: { users: this.#watched } };
+    }
+    this.#owesAway = false;
+    return { setAway: { away: this.#isAway } };
   }
 
   #isSyncing(): boolean {

@@ -483,12 +483,12 @@ test("an entry of an unknown kind has its place, and is acknowledged", () => {
 test("a frame of an unknown kind does no harm, before and after welcome", () => {
   const harness = new Harness();
   harness.connect();
-  harness.give({ presence: { user: "43" } });
+  harness.give({ hologram: { user: "43" } });
   harness.welcome();
   harness.give({ something: { list: [] } });
   harness.give({ event: entry(1) });
   assert.deepEqual(harness.revs, ["1"]);
-  assert.deepEqual(harness.eventsOf("other").map(({ name }) => name), ["presence", "something"]);
+  assert.deepEqual(harness.eventsOf("other").map(({ name }) => name), ["hologram", "something"]);
 });
 
 const part = (rev: number, names: string[], end: boolean) => {
@@ -652,6 +652,37 @@ test("who is writing is said now or never", () => {
   harness.reconnect();
   harness.welcome();
   assert(!harness.sent().some((frame) => "typing" in frame));
+});
+
+test("each connection is told whom the application watches, and that nobody is there", () => {
+  const harness = Harness.open();
+  harness.ask((machine) => {
+    machine.watch(["43"]);
+    machine.watch(["44", "45"]);
+    machine.setAway(true);
+  });
+  assert.deepEqual(harness.sent(), [{ watchPresence: { users: ["44", "45"] } }, { setAway: { away: true } }]);
+  const users = [
+    { user: "44", online: true, away: false },
+    { user: "45", online: false, away: false, lastSeenMs: "1780000000123" },
+  ];
+  harness.give({ presence: { users } });
+  assert.deepEqual(harness.eventsOf("presence"), [{ kind: "presence", users }]);
+  // Refused for the moment, perhaps this.
+  harness.refuse("rate_limited", { retryAfterMs: 500 });
+  harness.wait(499);
+  assert.deepEqual(harness.sent(), []);
+  harness.wait(10_000);
+  assert.deepEqual(harness.sent(), [{ watchPresence: { users: ["44", "45"] } }, { setAway: { away: true } }]);
+  harness.ask((machine) => {
+    machine.setAway(false);
+    machine.watch([]);
+  });
+  assert.deepEqual(harness.sent(), [{ watchPresence: { users: [] } }, { setAway: { away: false } }]);
+  harness.closed(1006);
+  harness.reconnect();
+  harness.welcome();
+  assert(!harness.sent().some((frame) => "watchPresence" in frame || "setAway" in frame));
 });
 
 // ---- everything at once

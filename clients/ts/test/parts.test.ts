@@ -121,7 +121,7 @@ test("a burst, then the rate, and never before the server's word", () => {
 });
 
 test("frames, entries and fields of a later version are passed on", () => {
-  assert.deepEqual(parseServerFrame('{"presence":{"user":"5"}}'), { kind: "other", name: "presence", content: { user: "5" } });
+  assert.deepEqual(parseServerFrame('{"hologram":{"user":"5"}}'), { kind: "other", name: "hologram", content: { user: "5" } });
   assert.equal(parseServerFrame('{"toString":{}}').kind, "other");
   assert.equal(parseServerFrame("{}").kind, "other");
   const entry = { setting: { name: "x" } };

@@ -224,6 +224,14 @@ test("every request does what it says", options, async () => {
     ana.client.typing(direct);
     assert.equal((await writing).stopped, false);
 
+    // Who is there.
+    const there = ana.next("presence", (users) => users.some(({ user, online, away }) => user === ben.user && online && !away));
+    ana.client.watchPresence([ben.user, 77n]);
+    await there;
+    const gone = ana.next("presence", (users) => users.some(({ user, away }) => user === ben.user && away));
+    ben.client.setAway(true);
+    await gone;
+
     // Groups.
     const { conversation: group = "" } = await ana.client.createGroup("Roof", [BigInt(ben.user)]);
     await ana.client.addMembers(group, ["7"]);

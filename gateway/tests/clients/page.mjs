@@ -155,6 +155,20 @@ async function main(browser) {
     await ben.click("#send");
     await sees(ana, "Sure <3 I bring olives & café crème");
 
+    // She sees that he is there, that he looks at something else for a while, and that he is back.
+    const presence = (words) => ana.locator("#presence", { hasText: words }).waitFor();
+    const turn = (state) =>
+      ben.evaluate((value) => {
+        Object.defineProperty(document, "visibilityState", { value, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, state);
+    await presence("online");
+    await turn("hidden");
+    await presence("away");
+    await turn("visible");
+    await presence("online");
+    await ana.locator("#conversations .avatar.online").waitFor();
+
     // While she writes, he sees that; not any more when she has deleted it, or sent it.
     const writing = ben.locator("#typing", { hasText: "writing…" });
     const nobody = ben.locator("#typing:empty");
