@@ -443,10 +443,16 @@ impl Value for Vec<u64> {
     }
 }
 
-/// The schema's one enum: by name.
+/// The schema's one enum: by name, and a role of a later version by its number, as protobuf's JSON mapping has it.
 impl Value for i32 {
     fn read<'de, D: Deserializer<'de>>(field: &'static str, json: D) -> Result<Self, D::Error> {
         struct RoleName(&'static str);
+
+        impl RoleName {
+            fn number<E: de::Error>(&self, number: Option<i32>, was: de::Unexpected<'_>) -> Result<i32, E> {
+                number.ok_or_else(|| E::invalid_value(was, self))
+            }
+        }
 
         impl Visitor<'_> for RoleName {
             type Value = i32;
@@ -456,19 +462,27 @@ impl Value for i32 {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<i32, E> {
-                match Role::from_str_name(text) {
-                    Some(role) => Ok(role.into()),
-                    None => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
-                }
+                let number = Role::from_str_name(text).map(i32::from);
+                self.number(number, de::Unexpected::Str(text))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<i32, E> {
+                self.number(i32::try_from(number).ok(), de::Unexpected::Unsigned(number))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<i32, E> {
+                self.number(i32::try_from(number).ok(), de::Unexpected::Signed(number))
             }
         }
 
-        json.deserialize_str(RoleName(field))
+        json.deserialize_any(RoleName(field))
     }
 
-    /// A role of a later version, which only protobuf can bring here, is written as the least.
     fn write<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
-        json.serialize_str(Role::try_from(*self).unwrap_or_default().as_str_name())
+        match Role::try_from(*self) {
+            Ok(role) => json.serialize_str(role.as_str_name()),
+            Err(_) => json.serialize_i32(*self),
+        }
     }
 }
 
