@@ -80,6 +80,8 @@ shard_counters! {
         "Close frames that the client sent first.";
     by_label errors: ByLabel = "holdfast_errors_total", "`error` frames sent, by code.";
     by_label deliveries: ByLabel = "holdfast_deliveries_total", "What the workers told sessions, by kind.";
+    gauge held_back_bytes: Gauge = "holdfast_output_held_back_bytes",
+        "Memory of what waits in the process for sockets that are full, spare room included.";
     counter gaps: Counter = "holdfast_gaps_total", "Sessions that could not keep up and were told to sync.";
     counter dropped: Counter = "holdfast_dropped_total",
         "Notes of who is writing, or has read, that a session had no room for, or said too often.";

@@ -36,6 +36,8 @@ pub struct Schedule {
     gap_ns: f64,
     /// Constant: arrivals handed out. The k-th moment is computed from k, so rounding never adds up.
     index: u64,
+    /// Arrivals in all, from the start.
+    arrivals_max: u64,
     /// Poisson: nanoseconds from `start` to the next arrival.
     offset_ns: f64,
     random: Random,
@@ -48,9 +50,17 @@ impl Schedule {
     #[must_use]
     pub fn new(spread: Spread, per_second: f64, start: Moment, random: Random) -> Self {
         let gap_ns = if per_second > 0.0 { 1e9 / per_second } else { f64::INFINITY };
-        let mut schedule = Self { spread, start, gap_ns, index: 0, offset_ns: 0.0, random };
+        let mut schedule =
+            Self { spread, start, gap_ns, index: 0, arrivals_max: u64::MAX, offset_ns: 0.0, random };
         schedule.advance();
         schedule
+    }
+
+    /// So many arrivals, and none after them.
+    #[must_use]
+    pub fn at_most(mut self, arrivals: u64) -> Self {
+        self.arrivals_max = arrivals;
+        self
     }
 
     /// Begins again at `start`: what came before was not meant to happen yet.
@@ -64,6 +74,9 @@ impl Schedule {
     /// The next arrival that has not been handed out.
     #[must_use]
     pub fn next(&self) -> Moment {
+        if self.index > self.arrivals_max {
+            return Moment(u64::MAX);
+        }
         // A float beyond the range saturates: an arrival that never comes.
         Moment(self.start.0.saturating_add(self.offset_ns as u64))
     }
@@ -123,6 +136,19 @@ mod tests {
         let due: Vec<Moment> = std::iter::from_fn(|| schedule.due(Moment(2_000_000_000))).collect();
         assert_eq!(due.len(), 200);
         assert_eq!(due[0], Moment(10_000_000), "the intended moment, not the late one");
+    }
+
+    #[test]
+    fn a_number_of_arrivals_is_not_exceeded() {
+        for spread in [Spread::Constant, Spread::Poisson] {
+            let mut schedule = Schedule::new(spread, 1_000.0, Moment(0), Random::new(4)).at_most(10);
+            for start in [0, 7] {
+                schedule.restart(Moment(start));
+                let late = Moment(1 << 50);
+                assert_eq!(std::iter::from_fn(|| schedule.due(late)).count(), 10);
+                assert_eq!(schedule.next(), Moment(u64::MAX), "never again");
+            }
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ Examples:
       20 groups of 100 users: 500 messages/s are 50,000 deliveries/s, each of which is checked
   holdfast-load sync ws://127.0.0.1:8080/ws --connections 1000 --behind 10000 --data holdfast-data
       1,000 users come back to 10,000 entries each
+  holdfast-load slow-reader ws://127.0.0.1:8080/ws --data holdfast-data --server-pid 4242
+      a reader reads nothing for 10 minutes while a million messages go to it: what does the server pay?
 
 Exit codes:
   0  all is well
@@ -57,6 +59,21 @@ Examples:
 The users should be fresh ones: what an earlier run left in their inboxes is read too. Filling is bounded by the server's
 limits.send_per_second for each of the --writers; raise it there, or give more writers, to fill faster.";
 
+const SLOW_READER_EXAMPLES: &str = "\
+Examples:
+  holdfast-load slow-reader ws://127.0.0.1:8080/ws --data holdfast-data --server-pid 4242
+      a million messages in 10 minutes to a reader that reads none of them; 167 senders keep to the server's default
+      rate limit
+  holdfast-load slow-reader ws://127.0.0.1:8080/ws --senders 20 --data holdfast-data --server-pid 4242 --json slow.json
+      the same from 20 senders, for a server with HOLDFAST_LIMITS__SEND_PER_SECOND=1000 and
+      HOLDFAST_LIMITS__SEND_BURST=1000
+  holdfast-load slow-reader ws://127.0.0.1:8080/ws --readers 50 --senders 4 --messages 500k --stall 2m \\
+      --data holdfast-data --server-pid 4242
+      50 readers at once, 10,000 messages to each
+
+The users should be fresh ones, each run with another --first-user: what an earlier run left in their inboxes is read
+too. The generator must run on the server's machine, since it asks the kernel about the server's sockets.";
+
 /// A load generator for any WebSocket server, and for chat on Holdfast.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast-load", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -79,6 +96,8 @@ pub enum Mode {
     Chat(ChatArgs),
     /// Let many users come back at once to inboxes that have filled up while they were away.
     Sync(SyncArgs),
+    /// Let readers stop reading while others write to them, and see what the server pays and whether they get it all.
+    SlowReader(SlowReaderArgs),
     /// Start the server beside this binary and show that it holds a million sessions.
     Million(MillionArgs),
     /// Be the client of Autobahn|Testsuite's fuzzing server.
@@ -386,6 +405,50 @@ pub struct SyncArgs {
     pub output: OutputArgs,
 }
 
+/// `slow-reader`.
+#[derive(Debug, Args)]
+#[command(after_help = SLOW_READER_EXAMPLES)]
+pub struct SlowReaderArgs {
+    /// The endpoint, as ws://host:port/path
+    pub url: String,
+    /// Readers that stop reading.
+    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "1")]
+    pub readers: u32,
+    /// Senders to each of them; without it as many as keep to half of the server's default rate limit.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub senders: Option<u32>,
+    /// Messages in all, evenly spread over the stall.
+    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "1000000")]
+    pub messages: u32,
+    /// How long nothing is read.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
+    pub stall: Duration,
+    /// How long to wait at the end of the stall for what is owed to the senders.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub quiesce: Duration,
+    /// How long it may take until readers that read again have everything.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m")]
+    pub heal_within: Duration,
+    /// Bytes of a message's text (at least 60: the stamp).
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = parse_count)]
+    pub size: u32,
+    /// Demanded: memory of one reader in the server's process, at most.
+    #[arg(long, value_name = "BYTES", default_value = "307200")]
+    pub max_user_bytes: f64,
+    /// Demanded: memory of one reader in the kernel, on the server's side, at most.
+    #[arg(long, value_name = "BYTES", default_value = "524288")]
+    pub max_kernel_bytes: f64,
+    /// Connections; --connections follows from --readers and --senders.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Login.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// Report.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// `million`.
 #[derive(Debug, Args)]
 pub struct MillionArgs {
@@ -527,7 +590,8 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_is_understood() {
-        let joined = [EXAMPLES, CHAT_EXAMPLES, SYNC_EXAMPLES].join("\n").replace("\\\n", " ");
+        let joined =
+            [EXAMPLES, CHAT_EXAMPLES, SYNC_EXAMPLES, SLOW_READER_EXAMPLES].join("\n").replace("\\\n", " ");
         let examples: Vec<&str> =
             joined.lines().map(str::trim).filter(|line| line.starts_with("holdfast-load ")).collect();
         assert!(examples.len() >= 6);

@@ -117,6 +117,8 @@ pub struct Output {
     pub(crate) bytes: Vec<u8>,
     /// How much of `bytes` has gone to the kernel.
     pub(crate) sent: usize,
+    /// How much of it stands in [`Driver::held_back_bytes`].
+    pub(crate) counted: usize,
 }
 
 impl Output {
@@ -168,6 +170,10 @@ pub trait Driver {
 
     /// Bytes that the socket has not taken yet; 0 for a connection that is gone.
     fn unsent_bytes(&self, connection: ConnectionId) -> usize;
+
+    /// Memory of all outputs that a full socket holds back, spare room included, as of the last turn. Each of them
+    /// takes at most 40 KiB more than what waits in it, once it was appended to while the socket was full.
+    fn held_back_bytes(&self) -> usize;
 
     /// Stops reading this connection: back-pressure reaches the peer through its window. A `Received` that is
     /// already in the list of events still comes.

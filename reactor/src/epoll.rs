@@ -160,7 +160,9 @@ impl EpollDriver {
                     let _ = self.send(id);
                 }
                 self.remove(id, CloseReason::Requested, events);
-            } else if !connection.has(Flag::CONNECTING) && !connection.has(Flag::FULL) {
+            } else if connection.has(Flag::FULL) {
+                self.outputs.hold_back_more(connection.output);
+            } else if !connection.has(Flag::CONNECTING) {
                 self.flush(id, events);
             }
         }
@@ -207,12 +209,14 @@ impl EpollDriver {
                     // A short send means that the socket is full, and that EPOLLOUT will come.
                     if output.unsent_bytes() > 0 {
                         connection.set(Flag::FULL);
+                        self.outputs.hold_back(connection.output);
                         return Ok(false);
                     }
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     connection.set(Flag::FULL);
+                    self.outputs.hold_back(connection.output);
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
@@ -475,6 +479,10 @@ impl Driver for EpollDriver {
     fn unsent_bytes(&self, id: ConnectionId) -> usize {
         let output = self.connections.find(id).and_then(|connection| self.outputs.get(connection.output));
         output.map_or(0, Output::unsent_bytes)
+    }
+
+    fn held_back_bytes(&self) -> usize {
+        self.outputs.held_back_bytes()
     }
 
     fn pause(&mut self, id: ConnectionId) {

@@ -163,7 +163,9 @@ impl SimDriver {
                     self.send(net, id);
                 }
                 self.begin_close(net, id, events);
-            } else if !connection.connecting && !connection.full {
+            } else if connection.full {
+                self.outputs.hold_back_more(connection.output);
+            } else if !connection.connecting {
                 self.flush(net, id, events);
             }
         }
@@ -229,6 +231,7 @@ impl SimDriver {
             advance(output, taken);
             if output.unsent_bytes() > 0 {
                 connection.full = true;
+                self.outputs.hold_back(connection.output);
                 return false;
             }
         }
@@ -485,6 +488,10 @@ impl Driver for SimDriver {
     fn unsent_bytes(&self, id: ConnectionId) -> usize {
         let output = self.connections.find(id).and_then(|connection| self.outputs.get(connection.output));
         output.map_or(0, Output::unsent_bytes)
+    }
+
+    fn held_back_bytes(&self) -> usize {
+        self.outputs.held_back_bytes()
     }
 
     fn pause(&mut self, id: ConnectionId) {

@@ -227,6 +227,10 @@ impl Driver for Watched {
         self.driver.unsent_bytes(connection)
     }
 
+    fn held_back_bytes(&self) -> usize {
+        self.driver.held_back_bytes()
+    }
+
     fn pause(&mut self, connection: ConnectionId) {
         if let Some(open) = self.open(connection) {
             open.paused = true;

@@ -172,7 +172,7 @@ pub static SETTINGS: &[Setting] = &[
         "limits.kernel_send_buffer",
         limits.kernel_send_buffer_bytes,
         Bytes { min: 4 << 10, max: 64 << 20 },
-        "The kernel's send buffer of each connection."
+        "The kernel's send buffer of each connection; it takes twice as much, and a segment."
     ),
     setting!(
         "limits.page_entries",

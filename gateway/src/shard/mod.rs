@@ -213,6 +213,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         self.driver.turn(until, &mut events)?;
         self.now = self.driver.now();
         self.counters.turns.add(1);
+        self.counters.held_back_bytes.set(self.driver.held_back_bytes() as u64);
         // Before anything new is written: what is unsent now was refused by the socket, and brings a `Drained` later.
         for id in awaiting_output {
             if self.driver.unsent_bytes(id) == 0 {

@@ -153,6 +153,21 @@ impl<D: Driver> Fleet<D> {
         true
     }
 
+    /// Receives nothing more from a member's connection: the kernel's buffers fill, its window closes, and what the
+    /// server sends waits at the server.
+    pub fn stop_reading(&mut self, member: u32) {
+        if self.is_up(member) {
+            self.driver.pause(self.members[member as usize].connection);
+        }
+    }
+
+    /// Receives again.
+    pub fn read_again(&mut self, member: u32) {
+        if self.is_up(member) {
+            self.driver.resume(self.members[member as usize].connection);
+        }
+    }
+
     /// Says that the member is through its handshake and login: it counts as connected from now on.
     pub fn up(&mut self, member: u32) {
         let record = &mut self.members[member as usize];

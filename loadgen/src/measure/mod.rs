@@ -2,15 +2,17 @@
 //!
 //! Readers of `/proc` are thin; what they parse is plain functions of text with the tests beside them.
 //!
-//! Never here: sockets of the load.
+//! Never here: the load's own connections.
 
 pub mod cpu;
 pub mod latency;
 pub mod lateness;
 pub mod memory;
+pub mod metrics;
 pub mod regression;
 pub mod sample;
 pub mod slab;
+pub mod socket;
 
 use std::path::{Path, PathBuf};
 

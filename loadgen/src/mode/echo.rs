@@ -97,6 +97,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<Report, SetupError> {
         chat: None,
         groups: None,
         sync: None,
+        slow: None,
     });
     if let (Some(server), Some(cpu)) = (&mut report.server, &cpu) {
         server.cpu.insert("load", cpu_phase(cpu, load));

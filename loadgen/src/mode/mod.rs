@@ -7,6 +7,7 @@ mod echo;
 mod hold;
 mod million;
 mod setup;
+mod slow_reader;
 mod sync;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ pub fn run() -> ExitCode {
         Mode::Connect(args) => (connect::run(args), &args.output),
         Mode::Chat(args) => (chat::run(args), &args.output),
         Mode::Sync(args) => (sync::run(args), &args.output),
+        Mode::SlowReader(args) => (slow_reader::run(args), &args.output),
         Mode::Million(args) => (million::run(args), &args.reports()),
         Mode::Autobahn(args) => return autobahn::run(args),
     };

@@ -98,6 +98,17 @@ fn write_tiles(report: &Report, out: &mut String) -> std::fmt::Result {
             None if messages.sync.is_some() => "inbox entries".to_owned(),
             None => "messages".to_owned(),
         };
+        if let Some(slow) = &messages.slow {
+            let seconds = slow.stall_seconds;
+            let kib = |bytes: Option<f64>| {
+                bytes.map_or_else(|| "?".to_owned(), |bytes| format!("{:.0} KiB", bytes / 1024.0))
+            };
+            tiles.push((
+                kib(slow.user_bytes),
+                format!("in the process for a reader that reads nothing for {seconds:.0} s"),
+            ));
+            tiles.push((kib(slow.kernel_bytes.map(|bytes| bytes as f64)), "in the kernel for it".to_owned()));
+        }
         if let Some(sync) = &messages.sync {
             let what = format!("members at the head, {} entries behind", count(sync.behind.into()));
             tiles.push((count(sync.live), what));
@@ -175,8 +186,10 @@ fn write_caches(report: &Report, out: &mut String) -> std::fmt::Result {
 fn phases(report: &Report) -> Vec<(f64, f64, &'static str)> {
     let mut spans = Vec::new();
     let mut at = ["setup", "fill"].iter().filter_map(|name| report.seconds.get(name)).sum();
-    for name in ["ramp", "groups", "settle", "hold", "warmup", "load", "messages", "quiesce", "sync", "drain"]
-    {
+    for name in [
+        "ramp", "groups", "settle", "hold", "warmup", "load", "messages", "quiesce", "stall", "heal", "sync",
+        "drain",
+    ] {
         if let Some(seconds) = report.seconds.get(name) {
             spans.push((at, at + seconds, name));
             at += seconds;

@@ -18,6 +18,7 @@ use crate::measure::lateness::LatenessVerdict;
 use crate::measure::regression::Line;
 use crate::measure::sample::{Sample, Sampler};
 use crate::measure::slab::{CacheGrowth, WaitsBy};
+use crate::measure::socket::SocketMemory;
 use crate::outcome::Outcome;
 use crate::scenario::books::Settlement;
 use crate::scenario::chat::ChatCounts;
@@ -121,6 +122,35 @@ pub struct Messages {
     pub groups: Option<GroupMessages>,
     /// What only `sync` has.
     pub sync: Option<SyncMessages>,
+    /// What only `slow-reader` has.
+    pub slow: Option<SlowMessages>,
+}
+
+/// See [`Messages::slow`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SlowMessages {
+    /// Readers that stopped reading.
+    pub readers: u32,
+    /// Senders of each.
+    pub senders: u32,
+    /// How long nothing was read.
+    pub stall_seconds: f64,
+    /// From reading again until every reader had everything.
+    pub heal_seconds: f64,
+    /// Memory of what waits for one reader in the server's process, spare room included.
+    pub user_bytes: Option<f64>,
+    /// Kernel memory of the server's end of the costliest connection, at its greatest.
+    pub kernel_bytes: Option<u64>,
+    /// The parts of it.
+    pub socket: Option<SocketMemory>,
+    /// How often sockets were looked at.
+    pub samples: u64,
+    /// Bytes that all readers got from reading again up to their `gap`.
+    pub waited_bytes: u64,
+    /// Of these, what was in no socket at the end of the stall: the check on `user_bytes`, from outside.
+    pub waited_in_process_bytes: Option<i64>,
+    /// Growth of the server's resident memory over the stall, the store's included.
+    pub rss_growth_bytes: Option<i64>,
 }
 
 /// See [`Messages::sync`].
@@ -491,6 +521,7 @@ impl Messages {
             }),
             groups: None,
             sync: None,
+            slow: None,
         }
     }
 }

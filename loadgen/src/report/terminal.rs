@@ -69,6 +69,24 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
                 bytes(sync.page_bytes_per_second),
             )?;
         }
+        if let Some(slow) = &messages.slow {
+            let kib = |bytes: Option<f64>| {
+                bytes.map_or_else(|| "not measured".into(), |bytes| format!("{:.0} KiB", bytes / 1024.0))
+            };
+            writeln!(
+                out,
+                "slow readers {} with {} senders each read nothing for {:.1} s, and had everything {:.1} s later\n\
+                 one reader   {} in the process, {} in the kernel ({} samples); {} waited in front of the gap",
+                count(slow.readers.into()),
+                count(slow.senders.into()),
+                slow.stall_seconds,
+                slow.heal_seconds,
+                kib(slow.user_bytes),
+                kib(slow.kernel_bytes.map(|bytes| bytes as f64)),
+                count(slow.samples),
+                kib(Some(slow.waited_bytes as f64 / f64::from(slow.readers.max(1)))),
+            )?;
+        }
         if let Some(chat) = &messages.chat {
             let odd = [
                 ("never acked", chat.unacked),

@@ -52,6 +52,13 @@ fn full() -> Report {
         Some(GroupMessages { count: 20, members: 500, deliveries: 7, deliveries_per_second: 5_000.0 });
     messages.sync =
         Some(SyncMessages { behind: 10_000, live: 990, entries_per_second: 1.5e6, ..Default::default() });
+    messages.slow = Some(SlowMessages {
+        readers: 1,
+        user_bytes: Some(280_000.0),
+        kernel_bytes: Some(470_000),
+        socket: Some(SocketMemory::default()),
+        ..Default::default()
+    });
     let mut report = Report {
         schema: SCHEMA,
         verdict: "pass",

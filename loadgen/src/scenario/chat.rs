@@ -135,6 +135,21 @@ impl<L: Ledger> Chat<L> {
         }
     }
 
+    /// The books.
+    pub(super) const fn books(&self) -> &L {
+        &self.books
+    }
+
+    /// What was counted beside them.
+    pub(super) const fn counts(&self) -> &ChatCounts {
+        &self.report
+    }
+
+    /// Arrivals that wait for room.
+    pub(super) fn waiting(&self) -> i64 {
+        self.backlog.len() as i64
+    }
+
     fn say<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, frame: client_frame::Frame) -> bool {
         self.login.encode(frame, &mut self.frame);
         fleet.send(member, self.login.opcode(), &self.frame)
@@ -387,7 +402,7 @@ impl<L: Ledger> Scenario for Chat<L> {
     }
 
     fn next(&self) -> Option<Moment> {
-        let arrival = self.sending.then(|| self.schedule.next());
+        let arrival = self.sending.then(|| self.schedule.next()).filter(|moment| *moment < Moment(u64::MAX));
         let resend = self.resends.peek().map(|Reverse((moment, _, _))| *moment);
         arrival.into_iter().chain(resend).min()
     }
@@ -405,7 +420,7 @@ impl<L: Ledger> Scenario for Chat<L> {
         gauges.set(|gauges| &gauges.sent, self.books.sent());
         gauges.set(|gauges| &gauges.done, self.books.arrived());
         gauges.set(|gauges| &gauges.broken, u64::from(self.books.broken().is_some()));
-        gauges.set_outstanding(self.books.outstanding() + self.backlog.len() as i64);
+        gauges.set_outstanding(self.books.outstanding() + self.waiting());
     }
 
     fn into_report(mut self) -> ChatReport<L> {

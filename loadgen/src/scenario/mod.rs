@@ -11,6 +11,7 @@ pub mod echo;
 pub mod fill;
 pub mod hold;
 pub mod login;
+pub mod slow;
 pub mod sync;
 
 use holdfast_protocol::ws::Opcode;
@@ -29,6 +30,8 @@ pub enum Order {
     Measure,
     /// Send nothing new; wait for what is under way.
     Quiesce,
+    /// Who had stopped reading reads again.
+    Read,
     /// Connections are about to be closed by the server: that is no loss.
     ExpectClose,
     /// Close all connections.

@@ -179,6 +179,7 @@ impl UringDriver {
         if let Some(output) = self.outputs.get_mut(number) {
             advance(output, usize::try_from(result).unwrap_or(0));
         }
+        self.outputs.hold_back(number);
         self.arm_writable(index)
     }
 

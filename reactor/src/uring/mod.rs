@@ -261,6 +261,10 @@ impl Driver for UringDriver {
         output.and_then(|number| self.outputs.get(number)).map_or(0, Output::unsent_bytes)
     }
 
+    fn held_back_bytes(&self) -> usize {
+        self.outputs.held_back_bytes()
+    }
+
     fn pause(&mut self, connection: ConnectionId) {
         if let Some(slot) = self.owned(connection) {
             slot.flags.set(Flags::PAUSED);

@@ -125,6 +125,9 @@ impl UringDriver {
             return Ok(false);
         }
         if flags.has(Flags::BLOCKED) && !flags.has(Flags::CLOSE_WANTED) {
+            if let Some(number) = slot.output() {
+                self.outputs.hold_back_more(number);
+            }
             return Ok(false);
         }
         if flags.has(Flags::CLOSE_WANTED) && self.may_close_behind_output(index) {

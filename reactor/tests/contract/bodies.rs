@@ -104,9 +104,11 @@ pub(crate) fn a_peer_that_does_not_read_makes_unsent_bytes_grow_and_drains_later
     harness.settle();
     let held_back = harness.driver().unsent_bytes(id);
     assert!((7..bytes.len()).contains(&held_back), "{held_back} bytes unsent, and nobody has read yet");
+    let memory = harness.driver().held_back_bytes();
+    assert!(memory >= held_back, "{memory} bytes of memory for {held_back} unsent ones");
     harness.read_exactly(&mut peer, &[&bytes[..], b"the end"].concat());
     harness.until("it has drained", |harness| (harness.of(id).drains == 1).then_some(()));
-    assert_eq!(harness.driver().unsent_bytes(id), 0);
+    assert_eq!((harness.driver().unsent_bytes(id), harness.driver().held_back_bytes()), (0, 0));
     harness.settle();
     assert_eq!(harness.of(id).drains, 1, "drained once");
     // What comes after that leaves at once again.

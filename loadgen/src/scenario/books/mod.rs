@@ -5,12 +5,13 @@
 //! the receiver one `event`, all in order. Beside the stamps the books check what the server itself promises: an
 //! inbox's `rev`s and a conversation's `seq`s rise by exactly one.
 //!
-//! Groups have [books of their own](groups).
+//! Groups have [books of their own](groups), and so have [many who send to one](funnel).
 //!
 //! Memory is bounded: 112 bytes per member, and 16 for each message that has not been acked (64 per member at most).
 //!
 //! Sans-IO: time is an argument, and nothing here sends.
 
+pub mod funnel;
 pub mod groups;
 pub mod ledger;
 mod outbox;
