@@ -68,7 +68,7 @@ impl Question {
 #[derive(Debug)]
 pub(super) enum Deferred {
     /// A history, a list, or a group.
-    Answer { at_ms: u64, device: DeviceIndex, question: Question, answer: server_frame::Frame },
+    Answer { at_ms: u64, device: DeviceIndex, question: Question, answer: Box<server_frame::Frame> },
     /// All parts of a snapshot.
     Snapshot { at_ms: u64, device: DeviceIndex, rev: u64, states: Vec<chat::ConversationState> },
     /// A question about a conversation was refused: the user is not in it.
@@ -98,15 +98,18 @@ impl Judge {
     pub(super) fn settle_answers(&mut self) {
         let mut deferred = std::mem::take(&mut self.deferred);
         deferred.sort_by_key(|it| match it {
-            Deferred::Answer { answer: server_frame::Frame::Conversations(list), .. } => list.rev,
+            Deferred::Answer { answer, .. } => match answer.as_ref() {
+                server_frame::Frame::Conversations(list) => list.rev,
+                _ => 0,
+            },
             Deferred::Snapshot { rev, .. } => *rev,
             _ => 0,
         });
         for it in deferred {
             match it {
-                Deferred::Answer { at_ms, device, question, answer } => match &answer {
+                Deferred::Answer { at_ms, device, question, answer } => match answer.as_ref() {
                     server_frame::Frame::History(history) => {
-                        self.judge_history(at_ms, device, &question, history)
+                        self.judge_history(at_ms, device, &question, history);
                     }
                     server_frame::Frame::Group(group) => self.judge_group(at_ms, device, &question, group),
                     server_frame::Frame::Conversations(list) => {

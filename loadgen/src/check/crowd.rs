@@ -43,6 +43,8 @@ pub(crate) enum CheckError {
     Socket(#[from] io::Error),
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("{} has a store already; `check` begins with an empty one", .0.display())]
+    NotNew(PathBuf),
     #[error("the run was interrupted")]
     Interrupted,
     #[error("`{command}` cannot be run: {why}")]
@@ -106,8 +108,9 @@ struct Member {
     /// `None`: it stays away.
     comes_ms: Option<u64>,
     comes_as: Return,
-    /// Questions of one who reads everything in the end.
+    /// Questions of one who reads everything in the end, and the one that is under way.
     audit: VecDeque<client_frame::Frame>,
+    auditing: Option<client_frame::Frame>,
 }
 
 #[derive(Debug)]
@@ -160,11 +163,14 @@ impl Crowd {
             let path = path.to_owned();
             |source| CheckError::File { path, source }
         };
+        let store = options.server.data.join("store");
+        if store.exists() {
+            return Err(CheckError::NotNew(store));
+        }
         let mut disk = None;
         if options.faults.0.iter().any(|fault| fault.needs_disk()) {
-            let place = options.server.data.join("store");
-            std::fs::create_dir_all(&place).map_err(file_error(&place))?;
-            disk = Some(Disk::mount(&options.faultfs, &place)?);
+            std::fs::create_dir_all(&store).map_err(file_error(&store))?;
+            disk = Some(Disk::mount(&options.faultfs, &store)?);
         }
         let server = ServerProcess::start(&options.server, keep_going)?;
         let mint = Mint::from_file(&server.token_key(), clock::unix_ms() / 1_000, TOKEN_LIFETIME_S)?;
@@ -177,7 +183,7 @@ impl Crowd {
         let mut members = Vec::new();
         for &user in &users {
             for number in 0..=random.below(DEVICES_MAX) {
-                let format = if members.len() % 2 == 0 { Format::Protobuf } else { Format::Json };
+                let format = if members.len().is_multiple_of(2) { Format::Protobuf } else { Format::Json };
                 members.push(member(user, format!("d{number}"), format, &mint));
             }
         }
@@ -364,6 +370,12 @@ impl Crowd {
                     ),
                 })
                 .collect();
+            let former = self.sockets.len() - self.members.iter().filter(|it| it.line.is_some()).count();
+            let mut stuck = stuck;
+            if former > 0 {
+                let text = format!("{former} connections are still open that their devices have replaced");
+                stuck.push(Fact { at_ms, text });
+            }
             let what = format!("{} s after the last act not everything is answered", patience_ms / 1_000);
             self.judge.accuse(Contract::Alive, what, stuck);
         }
@@ -422,7 +434,12 @@ impl Crowd {
                 return false;
             }
         }
-        users_up.values().all(|&is_up| is_up) && self.members.iter().all(|it| it.audit.is_empty())
+        // A device has one session: the server has ended those that another one took the place of.
+        let are_current =
+            self.sockets.iter().all(|(&number, it)| self.members[it.member].line == Some(number));
+        are_current
+            && users_up.values().all(|&is_up| is_up)
+            && self.members.iter().all(|it| it.audit.is_empty())
     }
 
     /// Every inbox from its beginning, every list, every conversation's history.
@@ -533,7 +550,7 @@ impl Crowd {
             Fault::Slow => {
                 for socket in self.sockets.values_mut() {
                     if self.random.below(3) == 0 {
-                        socket.deaf_until_ms = now_ms + 1_000 + u64::from(self.random.below(5_000));
+                        socket.deaf_until_ms = now_ms + 1_000 + u64::from(self.random.below(7_000));
                     }
                 }
             }
@@ -647,6 +664,7 @@ impl Crowd {
                 && let Some(question) = self.members[index].audit.pop_front()
             {
                 self.members[index].device.asked_ms = Some(now_ms);
+                self.members[index].auditing = Some(question.clone());
                 send.push(question);
             }
             for frame in send.drain(..) {
@@ -715,7 +733,7 @@ impl Crowd {
     /// A new connection, which takes the place of the one before if there is one.
     fn connect(&mut self, index: usize, now_ms: u64) {
         let number = self.next_line;
-        let Ok(stream) = open(self.address, number % 2 == 0) else {
+        let Ok(stream) = open(self.address, number.is_multiple_of(2)) else {
             self.members[index].comes_ms = Some(now_ms + 100);
             return;
         };
@@ -755,6 +773,7 @@ impl Crowd {
             member.comes_as = self.actor.come_back(member.device.cursor);
         } else {
             member.comes_as.cursor = Some(member.device.cursor);
+            member.audit.extend(member.auditing.take());
         }
     }
 
@@ -872,7 +891,21 @@ impl Crowd {
             let member = &mut self.members[index];
             member.device.handle(now_ms, &frame, &mut send);
             if member.device.name == "audit" {
+                let is_answer = matches!(
+                    frame,
+                    server_frame::Frame::History(_)
+                        | server_frame::Frame::Conversations(_)
+                        | server_frame::Frame::Group(_)
+                        | server_frame::Frame::Receipts(_)
+                );
+                if is_answer {
+                    member.auditing = None;
+                }
                 match &frame {
+                    // There is no room for the answer now.
+                    server_frame::Frame::Error(error) if error.retry_after_ms > 0 => {
+                        member.audit.extend(member.auditing.take());
+                    }
                     server_frame::Frame::History(history) if !history.end => {
                         let last = history.messages.last().map_or(0, |message| message.seq);
                         member.audit.push_front(history_after(&history.conversation, last));
@@ -915,7 +948,7 @@ fn member(user: u64, name: String, format: Format, mint: &Mint) -> Member {
     let mut device = Device::new(user, name, format);
     device.set_token(token);
     let comes_as = Return { cursor: Some(0), every_entry: false };
-    Member { device, line: None, comes_ms: Some(0), comes_as, audit: VecDeque::new() }
+    Member { device, line: None, comes_ms: Some(0), comes_as, audit: VecDeque::new(), auditing: None }
 }
 
 fn open(address: SocketAddr, small_buffer: bool) -> io::Result<TcpStream> {
@@ -942,7 +975,7 @@ fn history_after(conversation: &str, after: u64) -> client_frame::Frame {
         conversation,
         before: None,
         after: Some(after),
-        limit: 100,
+        limit: 50,
     })
 }
 

@@ -179,7 +179,8 @@ impl Device {
                 }
             }
             Frame::Error(_) => {
-                if self.asked_ms.take().is_none() && !self.is_live {
+                let asked = self.asked_ms.take();
+                if asked.is_none() && !self.is_live {
                     self.sync_at_ms = Some(now_ms + RETRY_MS);
                 }
             }

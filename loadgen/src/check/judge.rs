@@ -22,7 +22,7 @@ use super::answers::{Deferred, Question};
 use super::inbox::{Entry, Inbox, Item, Misfit};
 use super::log::{Event, Log, Sighting, kind_of};
 use super::observation::{Device, DeviceIndex, LineNumber, Observation, What};
-use super::violation::{Contract, Fact, Violation};
+use super::violation::{Contract, Fact, Hole, Violation};
 
 /// Beyond these, only the number goes on.
 const VIOLATIONS_MAX: usize = 1_000;
@@ -142,7 +142,7 @@ impl Judge {
     /// Something that frames do not show: the server has ended, or does not start.
     pub(crate) fn accuse(&mut self, contract: Contract, what: impl Into<String>, facts: Vec<Fact>) {
         if self.violations.len() < VIOLATIONS_MAX {
-            self.violations.push(Violation { contract, what: what.into(), facts });
+            self.violations.push(Violation { contract, what: what.into(), facts, hole: None });
         }
     }
 
@@ -317,7 +317,8 @@ impl Judge {
                     Frame::Conversations(_) => self.counts.lists += 1,
                     _ => self.counts.groups += 1,
                 }
-                self.deferred.push(Deferred::Answer { at_ms, device, question, answer: frame.clone() });
+                let answer = Box::new(frame.clone());
+                self.deferred.push(Deferred::Answer { at_ms, device, question, answer });
             }
             Frame::Drain(_) | Frame::Pong(_) | Frame::Typing(_) => {}
         }
@@ -505,12 +506,15 @@ impl Judge {
             ),
             &Misfit::Hole { rev: other, from, to } => {
                 let Item::Message { conversation, .. } = entry.item else { return };
-                let missing = self.logs.get(&conversation).and_then(|log| log.event(from));
-                facts.extend(missing.map(|event| self.seen(event)));
-                let what = format!(
-                    "{conversation} seq {from} to {to} never came to the inbox of user {user}, who was in it"
-                );
-                (Contract::Durable, other, what)
+                facts.extend(self.story_of(conversation, from));
+                facts.extend(self.seen_entry(user, other));
+                let missing = seqs(from, to);
+                let what = format!("{conversation} {missing} never came to user {user}, who was in it");
+                self.accuse(Contract::Durable, what, facts);
+                if let Some(last) = self.violations.last_mut() {
+                    last.hole = Some(Hole { user, conversation, seqs: from..=to });
+                }
+                return;
             }
             &Misfit::Gone { rev: other } => {
                 (Contract::Visibility, other, format!("user {user} got {name} after having left {rev}"))
@@ -521,7 +525,35 @@ impl Judge {
             Misfit::Mark { what } => (Contract::ReadMarks, 0, format!("user {user} got {name}, but {what}")),
         };
         facts.extend(self.seen_entry(user, other));
+        if let (Contract::Ordered, Item::Message { conversation, seq }) = (contract, entry.item) {
+            // It was not lost.
+            self.violations.retain(|it| {
+                it.hole.as_ref().is_none_or(|hole| {
+                    (hole.user, hole.conversation) != (user, conversation) || !hole.seqs.contains(&seq)
+                })
+            });
+        }
         self.accuse(contract, what, facts);
+    }
+
+    /// What is known of an event: who sent it, what was promised, who has seen it.
+    fn story_of(&self, conversation: ConversationId, seq: u64) -> Vec<Fact> {
+        let Some(event) = self.logs.get(&conversation).and_then(|log| log.event(seq)) else {
+            return Vec::new();
+        };
+        let message = &event.message;
+        let mut facts = vec![self.seen(event)];
+        let Some(&device) = self.by_name.get(&(message.sender, message.device.clone())) else { return facts };
+        let key = (device, message.client_id.clone());
+        facts.push(self.fact_of_request(&key));
+        facts.extend(self.fact_of_ack(&key));
+        facts
+    }
+
+    fn fact_of_ack(&self, key: &(DeviceIndex, String)) -> Option<Fact> {
+        let Accepted { message_id, seq, at_ms } = self.requests.get(key)?.accepted?;
+        let text = format!("got `accepted` for clientId {} with seq {seq} and messageId {message_id}", key.1);
+        Some(self.fact(at_ms, key.0, text))
     }
 
     /// An event of a conversation, as it was when it happened.
@@ -807,14 +839,7 @@ impl Judge {
         let owes = !self.owed.is_empty();
         for key in std::mem::take(&mut self.owed) {
             let mut facts = vec![self.fact_of_request(&key)];
-            let accepted = self.requests.get(&key).and_then(|request| request.accepted);
-            facts.extend(accepted.map(|it| {
-                self.fact(
-                    it.at_ms,
-                    key.0,
-                    format!("got `accepted` with seq {} and messageId {}", it.seq, it.message_id),
-                )
-            }));
+            facts.extend(self.fact_of_ack(&key));
             self.accuse(
                 Contract::Durable,
                 format!("clientId {} was accepted and has reached nobody", key.1),
@@ -833,16 +858,16 @@ impl Judge {
                 found.push((Contract::Durable, what, before.into_iter().chain(after).collect()));
             }
             for (user, has) in self.late(log) {
-                let missing = log.event(has + 1).map(|event| self.seen(event));
+                let mut facts = self.story_of(*conversation, has + 1);
                 let place = self.inboxes[&user].places.get(conversation);
-                let last = place.and_then(|place| self.seen_entry(user, place.rev));
+                facts.extend(place.and_then(|place| self.seen_entry(user, place.rev)));
                 let head = self.inboxes[&user].known;
+                facts.extend(self.seen_entry(user, head));
+                let missing = seqs(has + 1, log.prefix);
                 let what = format!(
-                    "{conversation} seq {} to {} never came to the inbox of user {user}, who was in it and has read to the head, rev {head}",
-                    has + 1,
-                    log.prefix
+                    "{conversation} {missing} never came to user {user}, who was in it and has everything up to rev {head}"
                 );
-                found.push((Contract::Durable, what, missing.into_iter().chain(last).collect()));
+                found.push((Contract::Durable, what, facts));
             }
         }
         for (user, inbox) in &self.inboxes {
@@ -861,6 +886,17 @@ impl Judge {
         }
         self.settle_answers();
     }
+}
+
+/// `seq 4`, or `seq 4 to 6`.
+fn seqs(from: u64, to: u64) -> String {
+    if from == to { format!("seq {from}") } else { format!("seq {from} to {to}") }
+}
+
+/// The beginning of a text.
+fn shortened(text: &str) -> String {
+    let short: String = text.trim_end_matches(['ä', ' ']).chars().take(40).collect();
+    if short == text { format!("{text:?}") } else { format!("{short:?}…") }
 }
 
 /// Refusals that say nothing about whether it has happened.
@@ -941,7 +977,7 @@ fn is_event_of(frame: &client_frame::Frame, message: &chat::Message, conversatio
 pub(super) fn describe(message: &chat::Message) -> String {
     let chat::Message { conversation, seq, sender, device, client_id, .. } = message;
     let what = match kind_of(message) {
-        Some(body::Kind::Text(text)) => format!("{text:?}"),
+        Some(body::Kind::Text(text)) => shortened(text),
         Some(other) => format!("{other:?}"),
         None => "nothing".into(),
     };
@@ -960,7 +996,7 @@ pub(super) fn describe_request(frame: &client_frame::Frame) -> String {
     match frame {
         client_frame::Frame::Send(send) => {
             let text = match send.body.as_ref().and_then(|body| body.kind.as_ref()) {
-                Some(body::Kind::Text(text)) => format!("{text:?}"),
+                Some(body::Kind::Text(text)) => shortened(text),
                 other => format!("{other:?}"),
             };
             format!("`send` to {}, clientId {}: {text}", send.conversation, send.client_id)

@@ -1,6 +1,9 @@
 //! What a broken contract looks like to whoever must find out why: the observations that contradict each other.
 
 use std::fmt;
+use std::ops::RangeInclusive;
+
+use holdfast_protocol::id::ConversationId;
 
 /// The contracts, the gravest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +65,16 @@ pub(crate) struct Violation {
     pub(crate) what: String,
     /// The observations that show it.
     pub(crate) facts: Vec<Fact>,
+    /// Events that seem lost, while they may still come in a wrong place.
+    pub(crate) hole: Option<Hole>,
+}
+
+/// Events of a conversation that are not in an inbox where they must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) user: u64,
+    pub(crate) conversation: ConversationId,
+    pub(crate) seqs: RangeInclusive<u64>,
 }
 
 impl fmt::Display for Violation {
