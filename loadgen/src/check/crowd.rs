@@ -97,7 +97,7 @@ const STOP_MS: u64 = 5_000;
 const BEAT_MS: u64 = 10_000;
 const SHOW_MS: u64 = 5_000;
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// Of every other connection: so that it is full soon when its client does not read.
+/// Of three connections in four: so that it is full soon when its client does not read.
 const SMALL_BUFFER_BYTES: usize = 4 * 1024;
 const TOKEN_LIFETIME_S: u64 = 7 * 86_400;
 
@@ -733,7 +733,7 @@ impl Crowd {
     /// A new connection, which takes the place of the one before if there is one.
     fn connect(&mut self, index: usize, now_ms: u64) {
         let number = self.next_line;
-        let Ok(stream) = open(self.address, number.is_multiple_of(2)) else {
+        let Ok(stream) = open(self.address, !number.is_multiple_of(4)) else {
             self.members[index].comes_ms = Some(now_ms + 100);
             return;
         };

@@ -29,12 +29,12 @@ const SETTINGS: [&str; 12] = [
     "limits.control_frames=100000",
     "limits.snapshot_after=300",
     "limits.message_body=16KiB",
-    "limits.frame=32KiB",
-    "limits.message=32KiB",
+    "limits.frame=24KiB",
+    "limits.message=24KiB",
     "limits.page_entries=200",
     "limits.page=16KiB",
-    "limits.output=48KiB",
-    "limits.kernel_send_buffer=16KiB",
+    "limits.output=34KiB",
+    "limits.kernel_send_buffer=4KiB",
     "log.filter=warn",
 ];
 
