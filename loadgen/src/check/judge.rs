@@ -53,8 +53,8 @@ struct Accepted {
 struct Line {
     /// The `rev` that must come next.
     next: Option<u64>,
-    /// A `sync` was sent, and its first page has not come.
-    resync: Option<u64>,
+    /// Cursors of `sync`s that were sent and whose first pages have not come; the server may pass over all but the last.
+    resyncs: VecDeque<u64>,
     gap: bool,
     every_entry: bool,
     hello_cursor: Option<u64>,
@@ -234,9 +234,8 @@ impl Judge {
             }
             Frame::Sync(sync) => {
                 let line = self.lines.entry(number).or_default();
-                line.resync = Some(sync.after);
+                line.resyncs.push_back(sync.after);
                 line.every_entry = sync.every_entry;
-                line.snapshot = None;
             }
             Frame::Ack(ack) => {
                 let acked = self.acked.entry(device).or_default();
@@ -277,7 +276,7 @@ impl Judge {
             Frame::Accepted(accepted) => self.accepted(at_ms, device, accepted),
             Frame::Event(event) => {
                 let Some(line) = self.lines.get_mut(&number) else { return };
-                let silent = line.gap && line.resync.is_none();
+                let silent = line.gap && line.resyncs.is_empty();
                 let expected = line.next;
                 line.next = Some(event.rev + 1);
                 if silent {
@@ -360,8 +359,10 @@ impl Judge {
 
     fn page(&mut self, at_ms: u64, device: DeviceIndex, number: LineNumber, page: &chat::Page) {
         let Some(line) = self.lines.get_mut(&number) else { return };
-        if let Some(after) = line.resync.take() {
-            line.next = Some(after + 1);
+        let first = page.events.first().map_or(page.head + 1, |event| event.rev);
+        if let Some(at) = line.resyncs.iter().position(|after| after + 1 == first) {
+            line.resyncs.drain(..=at);
+            line.next = Some(first);
             line.gap = false;
         }
         for event in &page.events {
@@ -387,13 +388,14 @@ impl Judge {
         let Some(line) = self.lines.get_mut(&number) else { return };
         let (rev, every_entry) = (part.rev, line.every_entry);
         match &mut line.snapshot {
-            Some((there, states)) if *there == rev => states.extend(part.conversations.iter().cloned()),
+            Some((there, states)) if *there == rev && follows(states, &part.conversations) => {
+                states.extend(part.conversations.iter().cloned());
+            }
             other => *other = Some((rev, part.conversations.clone())),
         }
         let mut whole = None;
         if part.end {
             whole = line.snapshot.take();
-            line.resync = None;
             line.gap = false;
             line.next = Some(rev + 1);
         }
@@ -820,7 +822,7 @@ impl Judge {
         self.owed.is_empty()
             && self.inboxes.values().all(|inbox| inbox.prefix == inbox.known)
             && self.logs.values().all(|log| log.prefix == log.known && self.late(log).next().is_none())
-            && self.lines.values().all(|line| line.questions.is_empty() && line.resync.is_none())
+            && self.lines.values().all(|line| line.questions.is_empty())
     }
 
     /// Members who do not have the last event of the log, and what the last one is that they have.
@@ -836,6 +838,9 @@ impl Judge {
 
     /// Nothing is under way, and every inbox was read to its head: judges what had to wait for that.
     pub(crate) fn settle(&mut self) {
+        for line in self.lines.values_mut() {
+            line.resyncs.clear();
+        }
         let owes = !self.owed.is_empty();
         for key in std::mem::take(&mut self.owed) {
             let mut facts = vec![self.fact_of_request(&key)];
@@ -885,6 +890,15 @@ impl Judge {
             self.accuse(contract, what, facts);
         }
         self.settle_answers();
+    }
+}
+
+/// Whether these go on where those have ended, in the order of their ids; else a snapshot has begun anew.
+fn follows(those: &[chat::ConversationState], these: &[chat::ConversationState]) -> bool {
+    let id = |state: &chat::ConversationState| state.conversation.parse::<ConversationId>().ok();
+    match (those.last(), these.first()) {
+        (Some(last), Some(first)) => id(last) < id(first),
+        _ => true,
     }
 }
 

@@ -607,3 +607,23 @@ fn a_snapshot_that_was_not_wanted_or_lacks_something() {
     scene.tell(1, Tell::Snapshot(chat::Snapshot { conversations: vec![state], rev: 3, end: true }));
     scene.finds(Contract::Complete, "it shows seqs 1, 3 and must show 1-3");
 }
+
+#[test]
+fn two_syncs_may_have_two_answers_or_one() {
+    let sync = |after| Ask::Sync(chat::Sync { after, limit: 0, every_entry: false });
+    for answers in [&[0, 1][..], &[1]] {
+        let mut scene = Scene::with_group();
+        scene.ask(1, sync(0));
+        scene.tell(1, Tell::Gap(chat::Gap { from: 4, to: 9, why: String::new() }));
+        scene.ask(1, sync(1));
+        for &after in answers {
+            scene.page(1, after);
+        }
+        scene.say(0, &[1, 2, 3]);
+        assert_eq!(scene.verdict(), None, "{answers:?}");
+    }
+    let mut scene = Scene::with_group();
+    scene.ask(1, sync(1));
+    scene.page(1, 0);
+    scene.finds(Contract::Complete, "rev 4 was to come next for user 2, and rev 1 came");
+}
