@@ -7,7 +7,7 @@
 //!                             judge ──▶ violations, each with the observations that contradict each other
 //! ```
 //!
-//! The actor, the plan of faults, the devices and the judge do no I/O and ask no clock; [`crowd`] and [`disk`] do. The
+//! The actor, the plan of faults, the devices and the judge do no I/O and ask no clock; `crowd` and `disk` do. The
 //! judge is written from the protocol's documentation and shares no code with the server.
 
 mod actor;
