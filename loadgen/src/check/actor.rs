@@ -168,8 +168,11 @@ impl Actor {
                 Act::Sync { back: back.into(), limit, every_entry: self.once_in(2) }
             }
             940..980 => Act::Ack,
-            980..985 => match self.somewhere(user, judge) {
-                Some((conversation, _)) => {
+            // Who is not in a group gets an error without a name for it, which would be taken for a question's answer; in
+            // direct conversations both always are.
+            980..985 => match self.friend(user) {
+                Some(friend) => {
+                    let conversation = format!("@{friend}");
                     let stopped = self.once_in(2);
                     Act::Say(Frame::Typing(chat::Typing { conversation, stopped }))
                 }
@@ -189,15 +192,18 @@ impl Actor {
             let log = self.group(user, judge)?;
             return Some((log.conversation.to_string(), Some(log)));
         }
-        let count = self.users.len() as u64;
-        let at = self.users.iter().position(|&it| it == user)? as u64;
-        let other = self.users[((at + 1 + u64::from(self.random.below(FRIENDS as u32))) % count) as usize];
-        if other == user {
-            return None;
-        }
+        let other = self.friend(user)?;
         let conversation = ConversationId::direct(UserId(user), UserId(other));
         let name = if self.once_in(2) { format!("@{other}") } else { conversation.to_string() };
         Some((name, judge.logs.get(&conversation)))
+    }
+
+    /// Somebody to write to directly.
+    fn friend(&mut self, user: u64) -> Option<u64> {
+        let count = self.users.len() as u64;
+        let at = self.users.iter().position(|&it| it == user)? as u64;
+        let other = self.users[((at + 1 + u64::from(self.random.below(FRIENDS as u32))) % count) as usize];
+        (other != user).then_some(other)
     }
 
     /// A group that the user is in, as a rule.
