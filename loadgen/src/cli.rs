@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::arrival::Spread;
+use crate::check::fault::Faults;
 use crate::crew::DriverChoice;
 use crate::units::{parse_count, parse_duration};
 
@@ -32,6 +33,8 @@ Examples:
       1,000 users come back to 10,000 entries each
   holdfast-load slow-reader ws://127.0.0.1:8080/ws --data holdfast-data --server-pid 4242
       a reader reads nothing for 10 minutes while a million messages go to it: what does the server pay?
+  holdfast-load check --minutes 5 --faults kill,stop,reset,slow
+      start the server beside this binary, kill it again and again under a crowd of 40 users, and check its promises
 
 Exit codes:
   0  all is well
@@ -74,6 +77,26 @@ Examples:
 The users should be fresh ones, each run with another --first-user: what an earlier run left in their inboxes is read
 too. The generator must run on the server's machine, since it asks the kernel about the server's sockets.";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  holdfast-load check --seed 7 --minutes 5 --faults all
+      40 users with up to three devices each, on a disk that forgets, fails and runs full, under a server that is
+      killed, stopped and disconnected
+  holdfast-load check --minutes 1 --faults kill,reset
+      without that disk: needs no FUSE and no root
+  holdfast-load check --minutes 2 --faults none --json check.json
+      a sound machine; the report for programs
+
+Faults:
+  kill   kill -9 and restart                    lost  kill -9, and what was not synced is gone
+  stop   SIGSTOP for 5 s, then SIGCONT          torn  the same, and of the last writes there are pieces
+  reset  connections are reset                  eio   fsync fails, then the process ends, or the machine
+  slow   clients do not read for a while        full  the disk is full for a while
+Those on the right need faultfs beside this binary, /dev/fuse, and the right to mount.
+
+Exit codes: 0 all promises were kept; 2 one was broken, the smallest counter-example is printed; 4 the run could not be
+set up, or was broken off.";
+
 /// A load generator for any WebSocket server, and for chat on Holdfast.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast-load", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -100,6 +123,8 @@ pub enum Mode {
     SlowReader(SlowReaderArgs),
     /// Start the server beside this binary and show that it holds a million sessions.
     Million(MillionArgs),
+    /// Start the server beside this binary, use it with many devices while faults strike, and check its promises.
+    Check(CheckArgs),
     /// Be the client of Autobahn|Testsuite's fuzzing server.
     Autobahn(AutobahnArgs),
 }
@@ -541,6 +566,50 @@ impl MillionArgs {
     }
 }
 
+/// `check`.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// Everything that is chosen follows from it (not what the machine makes of it); without it another one each time,
+    /// which is printed.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// For how long the crowd acts, the pauses in which everything is compared included.
+    #[arg(long, value_name = "MINUTES", default_value = "5", value_parser = parse_minutes)]
+    pub minutes: f64,
+    /// Which faults strike: all, none, or some of kill, stop, reset, slow, lost, torn, eio, full with commas between.
+    #[arg(long, value_name = "FAULTS", default_value = "kill,stop,reset,slow", value_parser = Faults::parse)]
+    pub faults: Faults,
+    /// Users; each has one to three devices.
+    #[arg(long, value_name = "N", default_value = "40", value_parser = clap::value_parser!(u32).range(4..=500))]
+    pub users: u32,
+    /// Acts per second, over all devices.
+    #[arg(long, value_name = "PER_SECOND", default_value = "1200", value_parser = parse_rate)]
+    pub rate: f64,
+    /// The server; without it the `holdfast` beside this binary.
+    #[arg(long, value_name = "FILE")]
+    pub server: Option<PathBuf>,
+    /// The disk that fails; without it the `faultfs` beside this binary.
+    #[arg(long, value_name = "FILE")]
+    pub faultfs: Option<PathBuf>,
+    /// Where the server keeps its data, in a directory that is new; without it one that goes away afterwards. With a
+    /// disk that fails the data goes away with it.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A further argument for the server. May be repeated: --server-arg=--shards --server-arg=1
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub server_arg: Vec<String>,
+    /// Write every observation into this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Write the report as JSON (docs/loadgen.md explains each field).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Show no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// `autobahn`.
 #[derive(Debug, Args)]
 pub struct AutobahnArgs {
@@ -552,6 +621,20 @@ pub struct AutobahnArgs {
     /// What moves the bytes.
     #[arg(long, value_enum, default_value = "auto")]
     pub driver: DriverChoice,
+}
+
+fn parse_minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(minutes) if minutes > 0.0 && minutes <= 100_000.0 => Ok(minutes),
+        _ => Err(format!("`{text}` is no number of minutes above 0")),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (1.0..=1_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err(format!("`{text}` is no number from 1 to 1,000,000")),
+    }
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
@@ -590,8 +673,9 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_is_understood() {
-        let joined =
-            [EXAMPLES, CHAT_EXAMPLES, SYNC_EXAMPLES, SLOW_READER_EXAMPLES].join("\n").replace("\\\n", " ");
+        let joined = [EXAMPLES, CHAT_EXAMPLES, SYNC_EXAMPLES, SLOW_READER_EXAMPLES, CHECK_EXAMPLES]
+            .join("\n")
+            .replace("\\\n", " ");
         let examples: Vec<&str> =
             joined.lines().map(str::trim).filter(|line| line.starts_with("holdfast-load ")).collect();
         assert!(examples.len() >= 6);

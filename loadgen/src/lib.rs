@@ -7,6 +7,7 @@
 //! - [`engine`]: one thread, one driver, any number of connections; what a connection *does* is a [`scenario`].
 //! - [`arrival`]: open-loop schedules; latency is counted from the intended moment.
 //! - [`measure`]: latencies, lateness, processor time, memory (kernel included).
+//! - [`check`]: a black-box checker of what the chat promises, under faults.
 //! - [`mode`]: what the commands do; [`report`]: what they print and write.
 //!
 //! What it must never do: slow down because the server does (that would hide the server's stalls), or blame the
@@ -18,6 +19,7 @@
 
 pub mod address;
 pub mod arrival;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod crew;

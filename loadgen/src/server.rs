@@ -201,6 +201,32 @@ impl ServerProcess {
         Ok(())
     }
 
+    /// Ends it at once (SIGKILL), and waits until the system has taken it away.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn kill(&mut self) -> Result<(), ServerError> {
+        if !self.ended {
+            self.child.kill()?;
+            self.child.wait()?;
+            self.ended = true;
+        }
+        Ok(())
+    }
+
+    /// Stops its threads where they are (SIGSTOP), or lets them go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn suspend(&mut self, stopped: bool) -> Result<(), ServerError> {
+        let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let signal = if stopped { Signal::STOP } else { Signal::CONT };
+        if !self.ended {
+            kill_process(pid, signal).map_err(std::io::Error::from)?;
+        }
+        Ok(())
+    }
+
     /// Waits until it has ended.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod inbox;
 mod layout;
 mod listing;
 mod options;
+mod planted;
 mod sessions;
 mod stats;
 pub mod worker;

@@ -177,7 +177,8 @@ impl Layers {
     fn environment(&mut self, variables: &[(String, String)]) {
         for (name, value) in variables {
             let Some(rest) = name.strip_prefix("HOLDFAST_") else { continue };
-            if name == FILE_VARIABLE || is_kubernetes_service_link(name) {
+            let plants = cfg!(feature = "planted") && name == "HOLDFAST_PLANTED";
+            if name == FILE_VARIABLE || plants || is_kubernetes_service_link(name) {
                 continue;
             }
             let key = rest.to_ascii_lowercase().replace("__", ".");

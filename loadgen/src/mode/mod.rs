@@ -2,6 +2,7 @@
 
 mod autobahn;
 mod chat;
+mod check;
 mod connect;
 mod echo;
 mod hold;
@@ -40,6 +41,7 @@ pub fn run() -> ExitCode {
         Mode::Sync(args) => (sync::run(args), &args.output),
         Mode::SlowReader(args) => (slow_reader::run(args), &args.output),
         Mode::Million(args) => (million::run(args), &args.reports()),
+        Mode::Check(args) => return check::run(args),
         Mode::Autobahn(args) => return autobahn::run(args),
     };
     match result {

@@ -195,7 +195,11 @@ impl UringDriver {
         {
             return self.terminate(index, errno);
         }
-        slot.flags.clear(Flags::BLOCKED);
+        // A send of this pass that fell short is told from one that went out whole by this flag alone, and its completion
+        // may have come before this one: then the flag stays until the sends are settled, and the next send clears it.
+        if !slot.flags.has(Flags::SENDING) {
+            slot.flags.clear(Flags::BLOCKED);
+        }
         self.writable.push(index);
         Ok(())
     }

@@ -12,6 +12,8 @@ use rustix::net::sockopt;
 use super::address::RawAddress;
 use super::operation::{Operation, Tag};
 use super::ring::{Completion, Follows, Ring};
+use super::slots::Flags;
+use super::turn::Sleep;
 use super::{UringDriver, probe};
 use crate::{CloseReason, ConnectionId, Driver, DriverOptions, Event, Moment, ReactorError};
 
@@ -275,6 +277,54 @@ fn completions_of_an_older_life_of_a_slot_reach_nobody() {
     }
     assert!(events.is_empty(), "{events:?}");
     assert_eq!(format!("{:?}", driver.slots.find(id.index)), before);
+}
+
+#[test]
+fn a_short_send_is_remembered_when_room_is_told_in_the_same_pass() {
+    let (mut driver, address) = driver(8);
+    let mut peer = TcpStream::connect(address).expect("it listens");
+    let mut id = None;
+    turn_until(&mut driver, |_, events| {
+        id = events.iter().find_map(|event| match event {
+            Event::Accepted(id) => Some(*id),
+            _ => None,
+        });
+        id.is_some()
+    });
+    let id = id.expect("it was accepted");
+    let sent: Vec<u8> = (0..4_000_000u32).map(|number| (number / 7) as u8).collect();
+    driver.output(id).expect("it is open").buffer().extend_from_slice(&sent);
+
+    // A turn, step by step: the send falls short, and waiting for room is queued.
+    let mut events = Vec::new();
+    driver.submit_dirty().expect("there is room");
+    driver.pass(Sleep::No).expect("the driver works");
+    driver.handle_completions(&mut events).expect("the driver works");
+    assert!(driver.unsent_bytes(id) > 0, "it fell short");
+    // The peer makes room, and a queue that is full of other connections' entries is submitted before the sends of this
+    // pass are settled.
+    let mut got: Vec<u8> = Vec::new();
+    let limit = driver.now().after(Duration::from_secs(20));
+    while driver.slots.at(id.index).flags.has(Flags::WRITABLE_ARMED) {
+        let mut piece = vec![0; 100_000];
+        let count = peer.read(&mut piece).expect("there is more");
+        got.extend_from_slice(&piece[..count]);
+        driver.pass(Sleep::No).expect("the driver works");
+        driver.handle_completions(&mut events).expect("the driver works");
+        assert!(driver.now() < limit, "waited in vain");
+    }
+    driver.settle_sends(&mut events).expect("the driver works");
+    assert!(driver.unsent_bytes(id) > 0, "what was not sent was thrown away");
+
+    peer.set_nonblocking(true).expect("a stream can be made non-blocking");
+    turn_until(&mut driver, |_, _| {
+        let mut piece = vec![0; 100_000];
+        while let Ok(count @ 1..) = peer.read(&mut piece) {
+            got.extend_from_slice(&piece[..count]);
+        }
+        got.len() >= sent.len()
+    });
+    assert!(got == sent, "every byte once, in order");
 }
 
 /// A generator of bad days (xorshift64).

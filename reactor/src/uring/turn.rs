@@ -37,7 +37,7 @@ pub(super) fn clock() -> Moment {
 
 /// Whether a pass may sleep.
 #[derive(Debug, Clone, Copy)]
-enum Sleep {
+pub(super) enum Sleep {
     No,
     Until(Option<Moment>),
 }
@@ -51,7 +51,9 @@ impl UringDriver {
         let something_follows = self.submit_dirty()?;
         let receives = self.submit_receives()?;
 
-        let is_idle = !something_follows && receives == 0 && events.len() == events_before;
+        // Room that was told at the end of the last turn is used in this one.
+        let is_idle =
+            !something_follows && receives == 0 && self.writable.is_empty() && events.len() == events_before;
         let until = match (until, self.accept_again) {
             (Some(until), Some(again)) => Some(until.min(again)),
             (until, again) => until.or(again),
@@ -96,7 +98,7 @@ impl UringDriver {
     }
 
     /// Looks at what was asked for. True when something will follow of which no completion tells.
-    fn submit_dirty(&mut self) -> io::Result<bool> {
+    pub(super) fn submit_dirty(&mut self) -> io::Result<bool> {
         let mut something_follows = false;
         let mut dirty = std::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
@@ -208,7 +210,7 @@ impl UringDriver {
     }
 
     /// Submits on all rings and reaps. Sleeps first, if it may and there is nothing to reap.
-    fn pass(&mut self, sleep: Sleep) -> io::Result<()> {
+    pub(super) fn pass(&mut self, sleep: Sleep) -> io::Result<()> {
         let timeout = match sleep {
             Sleep::Until(until) if self.waker.try_sleep() => Some(until),
             _ => None,
@@ -276,7 +278,7 @@ impl UringDriver {
     }
 
     /// Handles what was copied out, ring after ring.
-    fn handle_completions(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    pub(super) fn handle_completions(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let mut completions = std::mem::take(&mut self.completions);
         for ring in 0..self.tables.len() {
             // Handling queues entries; a full queue is submitted, and that may bring more completions.
@@ -292,7 +294,7 @@ impl UringDriver {
     }
 
     /// Sends of this pass of which no completion came have gone out whole.
-    fn settle_sends(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    pub(super) fn settle_sends(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         for number in self.spent_outputs.drain(..) {
             self.outputs.release(number);
         }

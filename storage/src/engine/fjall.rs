@@ -35,7 +35,7 @@ use bytes::Bytes;
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Batch, Key, SYNC_BEFORE_ACK, Store, StoreError, Table, Visit};
+use super::{Batch, Key, Store, StoreError, Table, Visit, syncs_before_ack};
 
 mod journal;
 
@@ -346,7 +346,7 @@ impl Store for Fjall {
         let Some(open) = &self.open else { return Err(self.full()) };
         self.wait_for_background(open);
         let started = now();
-        let mode = if SYNC_BEFORE_ACK { PersistMode::SyncAll } else { PersistMode::Buffer };
+        let mode = if syncs_before_ack() { PersistMode::SyncAll } else { PersistMode::Buffer };
         let mut writes =
             fjall::OwnedWriteBatch::with_capacity(open.database.clone(), batch.writes().len() + 1)
                 .durability(Some(mode));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Batch, Key, SYNC_BEFORE_ACK, Store, StoreError, Table, Visit, Write};
+use super::{Batch, Key, Store, StoreError, Table, Visit, Write, syncs_before_ack};
 
 /// What shall go wrong with the next commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Store for Memory {
             }
             _ => {}
         }
-        if SYNC_BEFORE_ACK {
+        if syncs_before_ack() {
             self.unsynced.clear();
             apply(&mut self.durable, batch.writes());
         }

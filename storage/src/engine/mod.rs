@@ -13,13 +13,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::planted::Bug;
+
 #[cfg(test)]
 mod contract;
 pub mod fjall;
 pub mod memory;
 
 /// False only in the build that tests must catch: it says "durable" before fsync has run.
-pub(crate) const SYNC_BEFORE_ACK: bool = !cfg!(feature = "planted-ack-before-fsync");
+pub(crate) fn syncs_before_ack() -> bool {
+    !cfg!(feature = "planted-ack-before-fsync") && !Bug::AcksBeforeFsync.is_planted()
+}
 
 /// A table of the store; what its keys and values are stands in `crate::layout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

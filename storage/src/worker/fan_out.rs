@@ -12,6 +12,7 @@ use crate::engine::{Batch, Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
 use crate::inbox::{Facts, Item};
 use crate::layout::{self, Intended, Intent, RING};
+use crate::planted::Bug;
 
 /// The log for one target.
 #[derive(Debug)]
@@ -199,6 +200,15 @@ fn read_intended(store: &impl Store, conversation: ConversationId, seq: Seq) -> 
     Ok(sealed)
 }
 
+/// The planted bug: entries the wrong way round.
+fn reordered(fan_out: &FanOut) -> Option<FanOut> {
+    if fan_out.entries.len() < 2 || !Bug::ReordersEntries.strikes(100) {
+        return None;
+    }
+    let &FanOut { source, position, previous, .. } = fan_out;
+    Some(FanOut { source, position, previous, entries: fan_out.entries.iter().rev().cloned().collect() })
+}
+
 /// What is known of one source.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -224,6 +234,9 @@ impl Incoming {
     pub(super) fn reload(&mut self, store: &impl Store, source: u16) -> Result<(), StoreError> {
         if !self.local {
             self.applied = read_applied(store, source)?;
+            if Bug::ReplaysTwice.is_planted() {
+                self.applied = self.applied.saturating_sub(1);
+            }
             self.applying = self.applied;
             self.owed = true;
             self.again = true;
@@ -268,6 +281,8 @@ impl<S: Store> Worker<S> {
             // Nothing can be applied. When that changes, the sources are greeted anew.
             return;
         }
+        let reordered = reordered(fan_out);
+        let fan_out = reordered.as_ref().unwrap_or(fan_out);
         let source = usize::from(fan_out.source);
         let Some(incoming) = self.incoming.get_mut(source) else { return };
         if fan_out.position <= incoming.applying {

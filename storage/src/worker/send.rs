@@ -15,6 +15,7 @@ use crate::entry::MessageEntry;
 use crate::group::{Group, GroupChange};
 use crate::inbox::{self, Facts};
 use crate::layout::{self, Intended, Intent, Known};
+use crate::planted::Bug;
 
 /// 2090: later than any right clock, earlier than the end of the ids.
 const LATEST_MS: u64 = Snowflake::EPOCH_MS + (64 * 365 * 24 * 3_600_000);
@@ -257,6 +258,9 @@ impl<S: Store> Worker<S> {
     pub(super) fn locate(&mut self, users: &Users) -> Result<Recipients, Refusal> {
         let mut recipients = Recipients { here: SmallVec::new(), elsewhere: SmallVec::new() };
         for &user in users {
+            if Bug::DropsInboxWrite.strikes(10_000) {
+                continue;
+            }
             let owner = self.owner_of(user);
             if owner == self.identity.number {
                 let head = self.head(user).map_err(|error| self.unreadable(&error))?;
@@ -283,6 +287,9 @@ impl<S: Store> Worker<S> {
             Some(_) => Err(Refusal::UnknownConversation),
             None => {
                 let group = self.group(conversation).map_err(|error| self.unreadable(&error))?;
+                if Bug::RemovedReads.is_planted() && group.exists() && group.member(user).is_none() {
+                    return Ok(Seq(1));
+                }
                 visible_from(Some(&group), user)
             }
         }
