@@ -260,7 +260,7 @@ impl<S: Store> Worker<S> {
         let listed = self.listed_after(user, after, most + 1, &changed)?;
         let (conversations, _, end) = self.views(listed, most, |conversation, listed| {
             if listed.said > Seq(0) {
-                self.shown(conversation, listed, listed.said, listed.said)
+                self.shown(conversation, listed, None, listed.said, listed.said)
             } else {
                 Ok(Vec::new())
             }
@@ -326,16 +326,36 @@ impl<S: Store> Worker<S> {
         Ok(found.into_iter().take(most).collect())
     }
 
-    /// Entries `first..=last` of a conversation as they are now, as far as this user may know.
+    /// Entries `first..=last` of a conversation as they are now, as far as this user may know; `went`: with what event
+    /// the user has gone since the list was made.
     fn shown(
         &self,
         conversation: ConversationId,
         listed: &Listed,
+        went: Option<Seq>,
         first: Seq,
         last: Seq,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let known_changes = if listed.gone { listed.seq } else { Seq(u64::MAX) };
+        let known_changes = if listed.gone { listed.seq } else { went.unwrap_or(Seq(u64::MAX)) };
         self.read_messages(self.table_of(conversation), conversation, first, last, known_changes)
+    }
+
+    /// From which conversations entries `from + 1..=to` tell that the user has gone, and with what event for the first
+    /// time. Whoever has come back since does not know what happened in between.
+    fn gone_in(&self, user: UserId, from: Rev, to: Rev) -> Result<HashMap<ConversationId, Seq>, StoreError> {
+        let mut gone = HashMap::new();
+        let mut after = from;
+        while after < to {
+            for (rev, item) in read_items(&self.store, user, after, to, BITE)? {
+                after = rev;
+                if let Item::Message { conversation, seq, traits, .. } = item
+                    && traits.has(Traits::GONE)
+                {
+                    gone.entry(conversation).or_insert(seq);
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// Instead of a page: a part of a snapshot, and how many bytes it has. `None`: not yet.
@@ -347,6 +367,7 @@ impl<S: Store> Worker<S> {
         let user = wanted.user;
         let checkpoint = read_checkpoint(&self.store, user).map_err(|error| self.unreadable(&error))?;
         let under_way = self.lists.progress(user, session);
+        let head = self.head(user).map_err(|error| self.unreadable(&error))?;
         let progress = match under_way.filter(|it| wanted.goes_on && it.rev >= checkpoint) {
             Some(progress) => progress,
             None => {
@@ -354,11 +375,10 @@ impl<S: Store> Worker<S> {
                     self.lists.fold_soon(user);
                     return Ok(None);
                 }
-                let rev = self.head(user).map_err(|error| self.unreadable(&error))?;
-                Progress { session, rev, after: CHECKPOINT, touched_ms: self.now_ms }
+                Progress { session, rev: head, after: CHECKPOINT, touched_ms: self.now_ms }
             }
         };
-        let part = self.snapshot_part(user, checkpoint, progress);
+        let part = self.snapshot_part(user, checkpoint, head, progress);
         let (conversations, bytes, end) = part.map_err(|error| self.unreadable(&error))?;
         self.lists.forget(user, session);
         let rev = progress.rev;
@@ -382,13 +402,17 @@ impl<S: Store> Worker<S> {
         &self,
         user: UserId,
         checkpoint: Rev,
+        head: Rev,
         progress: Progress,
     ) -> Result<(Vec<ConversationView>, usize, bool), StoreError> {
+        // Entries are shown as they are now: that may be more than whoever was removed meanwhile has got.
+        let gone = self.gone_in(user, progress.rev, head)?;
         let changed = self.replay(user, checkpoint, progress.rev)?;
         let listed = self.listed_after(user, progress.after, SNAPSHOT_CONVERSATIONS + 1, &changed)?;
         self.views(listed, SNAPSHOT_CONVERSATIONS, |conversation, listed| {
             let first = Seq(listed.seq.0.saturating_sub(SNAPSHOT_MESSAGES - 1)).max(listed.since);
-            let mut shown = self.shown(conversation, listed, first, listed.seq)?;
+            let went = gone.get(&conversation).copied();
+            let mut shown = self.shown(conversation, listed, went, first, listed.seq)?;
             let mut bytes = 0;
             let fit = shown.iter().rev().take_while(|entry| {
                 let is_last = bytes == 0;

@@ -1,8 +1,9 @@
 //! Lists of conversations, snapshots, and who is in a group.
 
 use holdfast_protocol::chat::Role;
+use holdfast_protocol::id::GroupId;
 
-use super::groups::{CREW, change, create, edit, say};
+use super::groups::{CREW, act_in, change, create, edit, say};
 use super::receipts::read_in;
 use super::*;
 use crate::command::{ConversationList, ConversationsRequest, GroupChange, GroupRequest};
@@ -161,6 +162,40 @@ fn a_snapshot_shows_what_happened_last_as_it_is_now() {
             // Whoever was removed does not hear of the later change, nor what it has made of the message.
             let expected = if user == 2 { vec![(30, 42), (35, 44)] } else { vec![(30, 42)] };
             assert_eq!(changed, expected, "user {user} of {workers} workers");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_under_way_says_nothing_that_was_changed_behind_ones_back() {
+    for workers in [1, 2, 3] {
+        for comes_back in [false, true] {
+            // One conversation per part.
+            let mut house = House::with(workers, Limits { page_bytes: 1, ..limits(5, 10) });
+            let create_first =
+                GroupChange::Create { title: "First".into(), members: vec![UserId(2)], open_history: false };
+            let first = ConversationId::group(GroupId(1));
+            house.run(vec![act_in(first, 1, "first", Act::Group(create_first)), create(1, &[2, 3], false)]);
+            house.run((0..20).map(|n| say(1, &n.to_string())).collect());
+            house.run(vec![edit(1, "before", 20), register(2, 1, Some(0))]);
+            let begun = house.run(vec![short_sync(2, 1, 0, false)]);
+            assert!(matches!(&begun[..], [Delivery::Snapshot(part)] if !part.end), "{begun:?}");
+            house.run(vec![change(1, "out", GroupChange::Remove(UserId(2))), edit(1, "secret", 21)]);
+            if comes_back {
+                house.run(vec![change(1, "in", GroupChange::Add(vec![UserId(2)]))]);
+            }
+            let rest = house.run(vec![short_sync(2, 1, 0, true)]);
+            let [Delivery::Snapshot(part)] = rest.as_slice() else { panic!("{rest:?}") };
+            let [crew] = part.conversations.as_slice() else { panic!("{part:?}") };
+            assert_eq!((crew.conversation, part.rev, crew.gone), (CREW, Rev(23), false));
+            let shown: Vec<_> =
+                crew.messages.iter().map(|entry| MessageEntry::decode(&entry[..]).unwrap()).collect();
+            let changed: Vec<_> =
+                shown.iter().filter_map(|entry| Some((entry.seq.0, entry.changed_by?.0))).collect();
+            assert_eq!(changed, [(20, 22)], "what was changed before is known");
+            // Where nobody else has it, the database does not hear of the change at all.
+            assert!((19..=20).contains(&shown.len()), "what was changed afterwards is left out at most");
+            assert!(workers > 1 || shown.len() == 19);
         }
     }
 }

@@ -9,7 +9,12 @@ use crate::command::{GroupChange, HistoryFrom};
 
 pub(crate) const CREW: ConversationId = ConversationId::group(GroupId(77));
 
-fn act_in(conversation: ConversationId, by: u64, client_id: &str, act: Act) -> (RouteKey, Command) {
+pub(crate) fn act_in(
+    conversation: ConversationId,
+    by: u64,
+    client_id: &str,
+    act: Act,
+) -> (RouteKey, Command) {
     let message = SendMessage {
         sender: UserId(by),
         device: DeviceId::from_name("phone"),
