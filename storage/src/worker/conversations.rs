@@ -41,6 +41,8 @@ const VIEW_BYTES: usize = 64;
 /// `limits.fold_entries` new entries any does: a client that begins one after the other must not keep it for ever.
 const SNAPSHOT_PATIENCE_MS: u64 = 60_000;
 const SNAPSHOT_PATIENCE_FOLDS: u64 = 16;
+/// Users whose lists are known to be damaged; beyond, all are forgotten, and found out again.
+const UNFOLDABLE_REMEMBERED: usize = 4_096;
 /// Entries that are read at a time.
 const BITE: usize = 1_024;
 
@@ -56,6 +58,8 @@ pub(super) struct Lists {
     staged: Vec<UserId>,
     wanted: VecDeque<ConversationsRequest>,
     snapshots: HashMap<UserId, SmallVec<[Progress; 1]>>,
+    /// Users whose checkpoint could not be moved on. Whoever asks for their lists is not to wait for that.
+    unfoldable: HashSet<UserId>,
 }
 
 /// A snapshot that is sent part by part.
@@ -130,12 +134,28 @@ impl<S: Store> Worker<S> {
                 // The snapshot's end, or the next entries, remind of it.
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(error) => return self.fail(&error),
+                Err(error) => return self.cannot_fold(user, &error),
             }
             match self.fold(user, budget) {
-                Ok(entries) => budget -= entries.min(budget),
-                Err(error) => self.fail(&error),
+                Ok(entries) => {
+                    self.lists.unfoldable.remove(&user);
+                    budget -= entries.min(budget);
+                }
+                // What it has read before it came to that is enough for a turn.
+                Err(error) => return self.cannot_fold(user, &error),
             }
+        }
+    }
+
+    /// Something of one user's cannot be read: nobody else is to notice. The user's next entries are reason to try again.
+    fn cannot_fold(&mut self, user: UserId, error: &StoreError) {
+        self.counters.failed_folds.add(1);
+        if self.lists.unfoldable.len() >= UNFOLDABLE_REMEMBERED {
+            self.lists.unfoldable.clear();
+        }
+        if self.lists.unfoldable.insert(user) {
+            let worker = self.identity.number;
+            tracing::error!(worker, %user, %error, "the user's list of conversations cannot be made");
         }
     }
 
@@ -234,9 +254,10 @@ impl<S: Store> Worker<S> {
     }
 
     /// Whether so few entries follow the user's checkpoint that they are looked at in one go. While nothing can be
-    /// written, it stays where it is, and no entries are added.
+    /// written, it stays where it is, and no entries are added. Where it cannot be moved on, whoever looks finds out why.
     fn is_near(&mut self, user: UserId) -> Result<bool, StoreError> {
         Ok(self.health != Health::Good
+            || self.lists.unfoldable.contains(&user)
             || self.behind(user)? <= 2 * self.identity.limits.fold_entries
             || self.is_held(user)?)
     }

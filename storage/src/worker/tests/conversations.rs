@@ -228,6 +228,39 @@ fn a_checkpoint_of_a_batch_that_failed_is_tried_again() {
 }
 
 #[test]
+fn a_damaged_inbox_costs_its_user_the_list_and_nobody_else_anything() {
+    let mut house = House::with(1, limits(4, 1_000));
+    house.run(vec![send(2, 1, "first")]);
+    house.run(vec![send(2, 1, "second"), send(2, 3, "a")]);
+    let mut damage = Batch::default();
+    let key = layout::inbox_key(UserId(1), Rev(2));
+    let sealed = house.store_of(1).get(Table::Inbox, &key).unwrap().unwrap();
+    damage.put(Table::Inbox, key, sealed.slice(..sealed.len() - 1));
+    house.store_of(1).commit(&damage).unwrap();
+    for round in 0..3 {
+        // Enough for several attempts to write the list down.
+        house.run((0..30).map(|n| send(2, 1, &format!("{round}.{n}"))).collect());
+        assert_eq!(house.workers[0].health(), Health::Good);
+        assert_eq!(listed(&mut house, 1), ["1.1 rejected StorageFailed"]);
+        house.run(vec![register(1, 2, Some(2))]);
+        let snapshot = words(&house.run(vec![short_sync(1, 2, 2, false)]));
+        assert!(snapshot[0].starts_with("1.2 page 3..="), "what is not damaged is there: {snapshot:?}");
+        let others = listed(&mut house, 3);
+        assert_eq!(others, ["3.1 list at 1: 2:3: 1 unread 0 read 1 shown, all"]);
+        house.restart();
+    }
+    assert!(house.workers[0].counters.read().failed_folds == 0, "nothing is tried before there is a reason");
+    // It was repaired.
+    let mut repair = Batch::default();
+    repair.put(Table::Inbox, layout::inbox_key(UserId(1), Rev(2)), sealed);
+    house.run((0..8).map(|n| send(2, 1, &format!("again {n}"))).collect());
+    assert!(house.workers[0].counters.read().failed_folds > 0);
+    house.store_of(1).commit(&repair).unwrap();
+    house.run((0..8).map(|n| send(2, 1, &format!("repaired {n}"))).collect());
+    assert_eq!(listed(&mut house, 1), ["1.1 list at 108: 1:2: 108 unread 0 read 1 shown, all"]);
+}
+
+#[test]
 fn members_see_who_is_in_a_group_and_others_do_not() {
     let mut house = House::new(2);
     house.run(vec![create(1, &[2, 3], false)]);
