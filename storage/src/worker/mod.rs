@@ -339,7 +339,7 @@ impl<S: Store> Worker<S> {
     /// True when the next turn has something to do even without commands.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.in_doubt > 0
+        (self.in_doubt > 0 && self.health != Health::Full)
             || (self.lists.is_folding() && self.health == Health::Good)
             || (!self.wanted.is_empty() && !self.lanes.is_waiting())
     }

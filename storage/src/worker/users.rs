@@ -158,6 +158,10 @@ impl<S: Store> Worker<S> {
 
     /// After a failed batch: looks whether the sessions that were live then still have everything.
     pub(super) fn resolve_doubts(&mut self) {
+        if self.health == Health::Full {
+            // The database may be closed until it opens again, and then all of them are in doubt once more.
+            return;
+        }
         for _ in 0..DOUBTS_PER_TURN.min(self.in_doubt) {
             self.in_doubt -= 1;
             let session = *self.sessions.at(self.in_doubt);
