@@ -153,6 +153,11 @@ impl House {
         self.workers[owner].store_mut()
     }
 
+    /// From here on workers hear nothing from each other.
+    pub(crate) fn keep_apart(&mut self) {
+        self.effects.queues_full = true;
+    }
+
     fn commits(&self) -> u64 {
         self.workers.iter().map(|worker| worker.store().commits()).sum()
     }
