@@ -428,7 +428,10 @@ impl<S: Store> Worker<S> {
             &Command::Register(Register { session, .. }) if !owned => {
                 Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
             }
-            &Command::Sync { session, .. } | &Command::Ack { session, .. } if !owned => moved(session, None),
+            &Command::Sync { session, .. } if !owned => {
+                Pending::Answer(session, Delivery::NoPage { session, why: Refusal::WrongEpoch })
+            }
+            &Command::Ack { session, .. } if !owned => moved(session, None),
             &Command::History(HistoryRequest { session, .. })
             | &Command::Receipts(ReceiptsRequest { session, .. })
             | &Command::Conversations(ConversationsRequest { session, .. })

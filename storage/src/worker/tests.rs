@@ -390,6 +390,7 @@ fn another_epoch_or_slice_is_refused() {
     for wrong in ["epoch", "slice"] {
         for (key, command) in [send(1, 2, "a"), register(1, 1, None), sync(1, 1, 0, 0), ack(1, 1, 0)] {
             let owner = usize::from(house.assignment.owner(key.slice()).0);
+            let is_sync = matches!(command, Command::Sync { .. });
             let mut envelope = house.envelope(key.slice(), command);
             let worker = if wrong == "epoch" {
                 envelope.epoch = Epoch(2);
@@ -400,6 +401,8 @@ fn another_epoch_or_slice_is_refused() {
             house.turn(worker, vec![envelope]);
             let words = words(&house.taken());
             assert!(words.len() == 1 && words[0].ends_with("WrongEpoch"), "{wrong}: {words:?}");
+            // Whoever waits for a page must hear that there is none.
+            assert_eq!(words[0].contains("no page"), is_sync, "{wrong}: {words:?}");
         }
     }
 }
