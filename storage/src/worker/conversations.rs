@@ -17,7 +17,6 @@ use holdfast_protocol::id::{ConversationId, Rev, Seq, UserId};
 use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::inboxes::read_items;
 use super::{Effects, Health, Wanted, Worker};
 use crate::command::{
     ConversationList, ConversationView, ConversationsRequest, Delivery, GroupRequest, GroupView, Refusal,
@@ -183,7 +182,7 @@ impl<S: Store> Worker<S> {
         let mut changed = Changed::new();
         let mut after = from;
         while after < to {
-            for (rev, item) in read_items(&self.store, user, after, to, BITE)? {
+            for (rev, item) in self.read_items(user, after, to, BITE)? {
                 after = rev;
                 self.apply(user, rev, item, &mut changed)?;
             }
@@ -367,7 +366,7 @@ impl<S: Store> Worker<S> {
         let mut gone = HashMap::new();
         let mut after = from;
         while after < to {
-            for (rev, item) in read_items(&self.store, user, after, to, BITE)? {
+            for (rev, item) in self.read_items(user, after, to, BITE)? {
                 after = rev;
                 if let Item::Message { conversation, seq, traits, .. } = item
                     && traits.has(Traits::GONE)

@@ -72,6 +72,7 @@ mod lanes;
 mod notes;
 mod receipts;
 mod send;
+mod spent;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
@@ -87,6 +88,7 @@ use inboxes::{Staged, Tip};
 use lanes::Lanes;
 use receipts::FreshMarks;
 pub(crate) use receipts::{open_receipt, receipt_keys};
+use spent::Spent;
 
 /// What a turn does to the world; it is called only after the turn's batch is durable.
 pub trait Effects {
@@ -184,6 +186,8 @@ pub struct Worker<S> {
     /// Pages that are to be read when there is room.
     wanted: VecDeque<SessionAddress>,
     wanted_pages: HashMap<SessionAddress, Wanted>,
+    /// What the present turn has read for sessions.
+    spent: Spent,
     /// What the present turn tells the users of other workers, by worker.
     notes: Vec<Vec<Notice>>,
 }
@@ -276,6 +280,7 @@ impl<S: Store> Worker<S> {
             in_doubt: 0,
             wanted: VecDeque::new(),
             wanted_pages: HashMap::new(),
+            spent: Spent::default(),
             notes: vec![Vec::new(); usize::from(workers)],
         })
     }

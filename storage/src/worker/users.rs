@@ -13,6 +13,8 @@ use crate::sessions::{Mode, Registration};
 
 /// Sessions that one turn looks at after a failed batch.
 const DOUBTS_PER_TURN: u32 = 1_000;
+/// What a page counts for beside what is read for it.
+const PAGE_BYTES: usize = 64;
 
 impl<S: Store> Worker<S> {
     pub(super) fn register(&mut self, request: &Register, effects: &mut impl Effects) {
@@ -185,9 +187,9 @@ impl<S: Store> Worker<S> {
 
     /// Reads pages, as many bytes of them as a turn may, for shards that have room.
     pub(super) fn serve_pages(&mut self, effects: &mut impl Effects) {
-        let mut budget = self.identity.limits.turn_page_bytes;
+        self.spent.begin();
         for _ in 0..self.wanted.len() {
-            if budget == 0 {
+            if self.spent.bytes() >= self.identity.limits.turn_page_bytes {
                 break;
             }
             let Some(session) = self.wanted.pop_front() else { break };
@@ -196,53 +198,47 @@ impl<S: Store> Worker<S> {
                 continue;
             }
             let Some(wanted) = self.wanted_pages.remove(&session) else { continue };
-            let bytes = self.serve_page(session, wanted, effects);
-            budget = budget.saturating_sub(bytes.max(64));
+            self.spent.add(PAGE_BYTES);
+            self.serve_page(session, wanted, effects);
         }
     }
 
-    /// Answers a `Sync`, and says how many bytes that took.
-    fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) -> usize {
+    /// Answers a `Sync`.
+    fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) {
         let Wanted { user, after, limit, every_entry, .. } = wanted;
         // Replaced or gone, and told so.
-        let Some(index) = self.sessions.find(user, session) else { return 0 };
+        let Some(index) = self.sessions.find(user, session) else { return };
         // Whatever comes of it: not live until a page says so.
         self.sessions.at_mut(index).mode = Mode::Paging;
         let head = match self.head(user) {
             Ok(head) if after <= head => head,
             Ok(_) => {
                 self.refuse_page(session, Refusal::CursorAhead, effects);
-                return 0;
+                return;
             }
             Err(error) => {
                 let why = self.unreadable(&error);
                 self.refuse_page(session, why, effects);
-                return 0;
+                return;
             }
         };
         if !every_entry && head.0 - after.0 > self.identity.limits.snapshot_after {
             return match self.serve_snapshot(session, wanted) {
                 Ok(Some((snapshot, bytes))) => {
+                    self.spent.add(bytes);
                     self.counters.pages.add(1);
                     self.lanes.answer(session.shard, snapshot, effects);
-                    bytes
                 }
-                Ok(None) => {
-                    self.want_page(session, wanted);
-                    0
-                }
-                Err(why) => {
-                    self.refuse_page(session, why, effects);
-                    0
-                }
+                Ok(None) => self.want_page(session, wanted),
+                Err(why) => self.refuse_page(session, why, effects),
             };
         }
-        let (entries, bytes) = match self.read_page(user, after, head, limit) {
+        let entries = match self.read_page(user, after, head, limit) {
             Ok(page) => page,
             Err(error) => {
                 let why = self.unreadable(&error);
                 self.refuse_page(session, why, effects);
-                return 0;
+                return;
             }
         };
         let last = entries.last().map_or(after, |&(rev, _)| rev);
@@ -252,6 +248,5 @@ impl<S: Store> Worker<S> {
         record.mode = if live { Mode::Live } else { Mode::Paging };
         self.counters.pages.add(1);
         self.lanes.answer(session.shard, Delivery::Page { session, entries, head, live }, effects);
-        bytes
     }
 }

@@ -74,6 +74,25 @@ fn pages_of_any_size_from_anywhere_give_each_entry_once() {
 }
 
 #[test]
+fn a_turn_counts_what_it_goes_over_to_find_an_entry() {
+    let mut house = House::with(1, Limits { turn_page_bytes: 1 << 20, ..Limits::default() });
+    house.run(vec![create(1, &[2], false)]);
+    // One record.
+    house.run((0..20_000).map(|n| say(1, &n.to_string())).collect());
+    house.run((1..=10).map(|device| register(2, device, Some(0))).collect());
+    let per_turn = |house: &mut House, after: u64| {
+        let syncs = (1..=10).map(|device| sync(2, device, after, 1));
+        let syncs = syncs.map(|(key, command)| house.envelope(key.slice(), command)).collect();
+        house.turn(0, syncs);
+        let told = house.taken().len();
+        house.settle();
+        house.taken();
+        told
+    };
+    assert_eq!((per_turn(&mut house, 1), per_turn(&mut house, 20_000)), (10, 2));
+}
+
+#[test]
 fn what_an_older_version_has_written_is_read_and_goes_on() {
     let mut house = House::new(1);
     let mut batch = Batch::default();
