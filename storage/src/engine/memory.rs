@@ -143,6 +143,24 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn scan_back(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), StoreError> {
+        self.is_open(table)?;
+        for (key, value) in
+            self.visible[table as usize].range(Key::from_slice(from)..=Key::from_slice(to)).rev()
+        {
+            if visit(key, value.clone()) == Visit::Enough {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<(Key, Bytes)>, StoreError> {
         self.is_open(table)?;
         let mut range = self.visible[table as usize].range(Key::from_slice(from)..=Key::from_slice(to));

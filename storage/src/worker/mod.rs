@@ -7,7 +7,7 @@
 //! 1. retry     what waited: answers for full lanes, gap notices, a full disk, sessions in doubt
 //! 2. decide    each command in order: sends, entries from other databases; everything else waits for step 4
 //! 3. commit    one batch, one fsync
-//! 4. release   in the order of the commands: answers, events, registrations, pages
+//! 4. release   in the order of the commands: answers, events, registrations; then pages, lists, histories
 //! 5. pump      intents to the other workers, as far as their windows allow
 //! ```
 //!
@@ -76,6 +76,7 @@ mod spent;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
+mod wishes;
 
 use conversations::Lists;
 use cursors::Cursors;
@@ -89,6 +90,7 @@ use lanes::Lanes;
 use receipts::FreshMarks;
 pub(crate) use receipts::{open_receipt, receipt_keys};
 use spent::Spent;
+use wishes::{Wish, Wishes};
 
 /// What a turn does to the world; it is called only after the turn's batch is durable.
 pub trait Effects {
@@ -183,9 +185,7 @@ pub struct Worker<S> {
     untold: VecDeque<(UserId, SessionAddress)>,
     /// Records of `sessions` that are still to be looked at after a failed batch: `0..in_doubt`.
     in_doubt: u32,
-    /// Pages that are to be read when there is room.
-    wanted: VecDeque<SessionAddress>,
-    wanted_pages: HashMap<SessionAddress, Wanted>,
+    wishes: Wishes,
     /// What the present turn has read for sessions.
     spent: Spent,
     /// What the present turn tells the users of other workers, by worker.
@@ -278,8 +278,7 @@ impl<S: Store> Worker<S> {
             lanes: Lanes::default(),
             untold: VecDeque::new(),
             in_doubt: 0,
-            wanted: VecDeque::new(),
-            wanted_pages: HashMap::new(),
+            wishes: Wishes::default(),
             spent: Spent::default(),
             notes: vec![Vec::new(); usize::from(workers)],
         })
@@ -346,7 +345,7 @@ impl<S: Store> Worker<S> {
     pub fn has_work(&self) -> bool {
         (self.in_doubt > 0 && self.health != Health::Full)
             || (self.lists.is_folding() && self.health == Health::Good)
-            || (!self.wanted.is_empty() && !self.lanes.is_waiting())
+            || self.wishes.shards().any(|shard| !self.lanes.is_full(shard))
     }
 
     /// In how many milliseconds the next turn is due, should no command come before.
@@ -592,19 +591,18 @@ impl<S: Store> Worker<S> {
                 Pending::Event { user, rev, entry } => self.hand_out(user, rev, &entry, effects),
                 Pending::Register(request) => self.register(&request, effects),
                 Pending::Unregister { user, session } => self.unregister(user, session),
-                Pending::Sync { session, wanted } => self.want_page(session, wanted),
-                Pending::History(request) => self.history(&request, effects),
+                Pending::Sync { session, wanted } => self.wishes.want_page(session, wanted),
+                Pending::History(request) => self.wishes.want(Wish::History(request)),
                 Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),
                 Pending::Receipts(request) => self.receipts(&request, effects),
-                Pending::Conversations(request) => self.lists.want(request),
+                Pending::Conversations(request) => self.wishes.want(Wish::List(request)),
                 Pending::Group(request) => self.show_group(&request, effects),
                 Pending::Notice(notice) => self.tell(&notice, effects),
             }
         }
         self.suggest_notes(effects);
         self.pending = pending;
-        self.serve_pages(effects);
-        self.serve_lists(effects);
+        self.grant_wishes(effects);
     }
 
     fn publish(&self) {

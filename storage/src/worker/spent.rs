@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 /// What an item of an inbox record counts for that is gone over, whether it is wanted or stands before those.
 pub(super) const ITEM_BYTES: usize = 32;
+/// What a look at one record, or the beginning of a scan, counts for beside the bytes that it brings.
+pub(super) const LOOK_BYTES: usize = 128;
 
 /// See the module's doc. A cell, because whoever reads does not change the worker.
 #[derive(Debug, Default)]

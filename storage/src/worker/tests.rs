@@ -14,6 +14,7 @@ pub(crate) mod groups;
 mod inboxes;
 pub(crate) mod receipts;
 mod typing;
+mod wishes;
 
 const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -31,12 +32,14 @@ pub(crate) struct Recorder {
     delivered: Vec<Delivery>,
     between: Vec<VecDeque<Command>>,
     lane_full: bool,
+    /// The lane of this one alone is.
+    full_shard: Option<u16>,
     queues_full: bool,
 }
 
 impl Effects for Recorder {
-    fn deliver(&mut self, _shard: u16, delivery: Delivery) -> Result<(), Delivery> {
-        if self.lane_full {
+    fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery> {
+        if self.lane_full || self.full_shard == Some(shard) {
             return Err(delivery);
         }
         self.delivered.push(delivery);

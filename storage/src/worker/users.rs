@@ -13,8 +13,6 @@ use crate::sessions::{Mode, Registration};
 
 /// Sessions that one turn looks at after a failed batch.
 const DOUBTS_PER_TURN: u32 = 1_000;
-/// What a page counts for beside what is read for it.
-const PAGE_BYTES: usize = 64;
 
 impl<S: Store> Worker<S> {
     pub(super) fn register(&mut self, request: &Register, effects: &mut impl Effects) {
@@ -48,7 +46,7 @@ impl<S: Store> Worker<S> {
             Registration::TooMany => return Err(Refusal::TooManyDevices),
             Registration::Superseded => return Ok(Delivery::Replaced { session }),
             Registration::Replaces(before) if before != session => {
-                self.wanted_pages.remove(&before);
+                self.wishes.forget(before);
                 self.lists.forget(user, before);
                 self.lanes.answer(before.shard, Delivery::Replaced { session: before }, effects);
             }
@@ -60,7 +58,7 @@ impl<S: Store> Worker<S> {
     pub(super) fn unregister(&mut self, user: UserId, session: SessionAddress) {
         // Its head was known through it; whoever comes next asks the store.
         self.sessions.unregister(user, session);
-        self.wanted_pages.remove(&session);
+        self.wishes.forget(session);
         self.lists.forget(user, session);
     }
 
@@ -91,7 +89,7 @@ impl<S: Store> Worker<S> {
         self.reject(session, why, effects);
     }
 
-    fn reject(&mut self, session: SessionAddress, why: Refusal, effects: &mut impl Effects) {
+    pub(super) fn reject(&mut self, session: SessionAddress, why: Refusal, effects: &mut impl Effects) {
         self.counters.refused.add(1);
         self.lanes.answer(session.shard, Delivery::Rejected { session, client_id: None, why }, effects);
     }
@@ -178,33 +176,8 @@ impl<S: Store> Worker<S> {
         }
     }
 
-    /// Remembers that a session wants a page. A later wish of a session takes the place of one that still waits.
-    pub(super) fn want_page(&mut self, session: SessionAddress, wanted: Wanted) {
-        if self.wanted_pages.insert(session, wanted).is_none() {
-            self.wanted.push_back(session);
-        }
-    }
-
-    /// Reads pages, as many bytes of them as a turn may, for shards that have room.
-    pub(super) fn serve_pages(&mut self, effects: &mut impl Effects) {
-        self.spent.begin();
-        for _ in 0..self.wanted.len() {
-            if self.spent.bytes() >= self.identity.limits.turn_page_bytes {
-                break;
-            }
-            let Some(session) = self.wanted.pop_front() else { break };
-            if self.lanes.is_full(session.shard) {
-                self.wanted.push_back(session);
-                continue;
-            }
-            let Some(wanted) = self.wanted_pages.remove(&session) else { continue };
-            self.spent.add(PAGE_BYTES);
-            self.serve_page(session, wanted, effects);
-        }
-    }
-
     /// Answers a `Sync`.
-    fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) {
+    pub(super) fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) {
         let Wanted { user, after, limit, every_entry, .. } = wanted;
         // Replaced or gone, and told so.
         let Some(index) = self.sessions.find(user, session) else { return };
@@ -224,12 +197,11 @@ impl<S: Store> Worker<S> {
         };
         if !every_entry && head.0 - after.0 > self.identity.limits.snapshot_after {
             return match self.serve_snapshot(session, wanted) {
-                Ok(Some((snapshot, bytes))) => {
-                    self.spent.add(bytes);
+                Ok(Some(snapshot)) => {
                     self.counters.pages.add(1);
                     self.lanes.answer(session.shard, snapshot, effects);
                 }
-                Ok(None) => self.want_page(session, wanted),
+                Ok(None) => self.page_when_folded(session, wanted),
                 Err(why) => self.refuse_page(session, why, effects),
             };
         }

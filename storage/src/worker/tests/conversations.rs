@@ -11,12 +11,12 @@ use crate::listing::read_checkpoint;
 
 const PAIR: ConversationId = ConversationId::direct(UserId(1), UserId(2));
 
-fn list(user: u64, after: ConversationId, limit: u32) -> (RouteKey, Command) {
+pub(crate) fn list(user: u64, after: ConversationId, limit: u32) -> (RouteKey, Command) {
     let request = ConversationsRequest { user: UserId(user), session: session(user, 1), after, limit };
     (RouteKey::User(UserId(user)), Command::Conversations(request))
 }
 
-fn short_sync(user: u64, device: u64, after: u64, goes_on: bool) -> (RouteKey, Command) {
+pub(crate) fn short_sync(user: u64, device: u64, after: u64, goes_on: bool) -> (RouteKey, Command) {
     let (session, after) = (session(user, device), Rev(after));
     let sync = Command::Sync { user: UserId(user), session, after, limit: 0, every_entry: false, goes_on };
     (RouteKey::User(UserId(user)), sync)

@@ -53,7 +53,7 @@ pub(crate) fn delete(by: u64, client_id: &str, seq: u64) -> (RouteKey, Command) 
     act_in(CREW, by, client_id, Act::Delete { seq: Seq(seq) })
 }
 
-fn history(by: u64, from: HistoryFrom, limit: u32) -> (RouteKey, Command) {
+pub(crate) fn history(by: u64, from: HistoryFrom, limit: u32) -> (RouteKey, Command) {
     let (user, session) = (UserId(by), session(by, 1));
     let request = HistoryRequest { user, session, conversation: CREW, from, limit };
     (RouteKey::Conversation(CREW), Command::History(request))
