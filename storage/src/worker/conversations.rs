@@ -194,21 +194,23 @@ impl<S: Store> Worker<S> {
     }
 
     fn apply(&self, user: UserId, rev: Rev, item: Item, changed: &mut Changed) -> Result<(), StoreError> {
-        let item = match item {
+        let (item, event) = match item {
             Item::Whole(entry) => {
                 let entry = MessageEntry::decode(&entry).ok_or_else(|| {
                     layout::corrupt(Table::Inbox, &layout::inbox_key(user, rev), "it is no entry")
                 })?;
-                Facts::of(&entry).item_for(user)
+                let item = Facts::of(&entry).item_for(user);
+                (item, chat::Body::decode(entry.body).ok().and_then(|body| body.kind))
             }
-            item => item,
+            Item::Message { conversation, seq, traits, .. } if traits.has(Traits::GROUP) => {
+                let event = self.event(conversation, seq)?;
+                (item, event)
+            }
+            item => (item, None),
         };
-        let (conversation, event) = match &item {
-            &Item::Message { conversation, seq, traits, .. } => {
-                let event = if traits.has(Traits::GROUP) { self.event(conversation, seq)? } else { None };
-                (conversation, event)
-            }
-            Item::Read(mark) => (mark.conversation, None),
+        let conversation = match &item {
+            Item::Message { conversation, .. } => *conversation,
+            Item::Read(mark) => mark.conversation,
             Item::Whole(_) => unreachable!("made an item of above"),
         };
         let listed = match changed.entry(conversation) {

@@ -56,8 +56,8 @@ impl<S: Store> Worker<S> {
     }
 
     /// The messages of a part as entries, with what changes up to `known_changes` have made of them; those that were
-    /// changed later are left out. As many as fit into so many bytes, the nearest to where it begins, but for the first
-    /// of them, which always fits.
+    /// changed later are left out, and of copies those that the first version had not made. As many as fit into so many
+    /// bytes, the nearest to where it begins, but for the first of them, which always fits.
     pub(super) fn read_messages(
         &self,
         table: Table,
@@ -76,12 +76,17 @@ impl<S: Store> Worker<S> {
             keep(read, &mut amended, &mut failed)
         })?;
         self.spent.add(2 * LOOK_BYTES);
+        let is_whole = table == Table::Messages;
         let (mut messages, mut bytes, mut visited, mut is_full) = (Vec::new(), 0, 0, false);
         let visit = &mut |key: &[u8], value: Bytes| {
             self.spent.add(value.len());
             let is_next = layout::key_number(table, key).and_then(|seq| {
                 let next = if backward { last.0 - visited } else { first.0 + visited };
-                if seq == next { Ok(Seq(seq)) } else { Err(layout::corrupt(table, key, "it follows a hole")) }
+                if seq == next || !is_whole {
+                    Ok(Seq(seq))
+                } else {
+                    Err(layout::corrupt(table, key, "it follows a hole"))
+                }
             });
             visited += 1;
             let read = is_next.and_then(|seq| {
@@ -119,7 +124,7 @@ impl<S: Store> Worker<S> {
         if let Some(error) = failed {
             return Err(error);
         }
-        if !is_full && visited != last.0 - first.0 + 1 {
+        if is_whole && !is_full && visited != last.0 - first.0 + 1 {
             return Err(layout::corrupt(table, &from, "a message after it is missing"));
         }
         Ok(messages)
