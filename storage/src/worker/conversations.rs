@@ -36,8 +36,9 @@ const SNAPSHOT_MESSAGES: u64 = 20;
 const SNAPSHOT_MESSAGE_BYTES: usize = 16 * 1024;
 /// Conversations of one part of a snapshot.
 const SNAPSHOT_CONVERSATIONS: usize = 64;
-/// What a conversation counts for in a part beside its title and its messages.
-const VIEW_BYTES: usize = 64;
+/// What a conversation counts for in a part beside its title and its messages: as much as in JSON at the most, so that a
+/// part fits wherever a page does.
+const VIEW_BYTES: usize = 256;
 /// For how long a snapshot that nobody fetches keeps the checkpoint where it is, and for how many times
 /// `limits.fold_entries` new entries any does: a client that begins one after the other must not keep it for ever.
 const SNAPSHOT_PATIENCE_MS: u64 = 60_000;
