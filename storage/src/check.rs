@@ -257,7 +257,7 @@ impl Checker {
                         }
                         continue;
                     }
-                    let bytes = layout::entry_of(&sealed);
+                    let bytes = entry_in(&sealed);
                     if let Some(entry) = MessageEntry::decode(&bytes) {
                         for user in users {
                             self.kept[slice_of(user)].add(user, &entry, &bytes);
@@ -301,6 +301,11 @@ impl Checker {
 
 fn slice_of(user: UserId) -> usize {
     usize::from(RouteKey::User(user).slice().0)
+}
+
+/// The entry in a message's value; whether that is intact is looked at where it stands.
+fn entry_in(sealed: &Bytes) -> Bytes {
+    sealed.slice(layout::ENVELOPE_BYTES.min(sealed.len())..)
 }
 
 /// Visits a whole table, with nothing of it held open while something is visited.

@@ -58,7 +58,8 @@ pub enum Command {
         /// The snapshot that was begun for this session goes on; else one begins anew.
         goes_on: bool,
     },
-    /// Asks for a part of a conversation. Goes to the conversation's worker. Answer: `History` or `Rejected`.
+    /// Asks for a part of a conversation. Goes to the conversation's worker. Answer: `History` or `Rejected`, when the
+    /// worker comes to it.
     History(HistoryRequest),
     /// Somebody is writing in a conversation, or not any more. Goes to the conversation's worker. Has no answer but
     /// `Rejected`, and reaches only who is live and has room.
@@ -77,7 +78,8 @@ pub enum Command {
     },
     /// Asks how far everybody in a conversation has read. Goes to its worker. Answer: `Receipts` or `Rejected`.
     Receipts(ReceiptsRequest),
-    /// Asks for the user's conversations. Goes to the user's worker. Answer: `Conversations` or `Rejected`.
+    /// Asks for the user's conversations. Goes to the user's worker. Answer: `Conversations` or `Rejected`, when the
+    /// worker comes to it.
     Conversations(ConversationsRequest),
     /// Asks who is in a group. Goes to the conversation's worker. Answer: `Group` or `Rejected`.
     Group(GroupRequest),
@@ -588,6 +590,8 @@ pub enum Refusal {
     StorageFull,
     /// The worker does not own the slice (any more): route again.
     WrongEpoch,
+    /// As many questions of the session, or of all sessions, wait for their answers as may.
+    Overloaded,
     /// A cursor or `after` greater than the inbox's head.
     CursorAhead,
     /// The user's role does not allow it, or the conversation is not one that it can be done to.

@@ -198,22 +198,56 @@ impl Pack {
     }
 }
 
-/// The items of a record, in the order of their `rev`s, of which its key names the last.
-pub(crate) fn open(key: &[u8], value: &Bytes) -> Result<Vec<Item>, StoreError> {
-    let (version, payload) = layout::open_version(Table::Inbox, key, value, layout::PACKED_VERSION)?;
-    if version == layout::VALUE_VERSION {
-        return Ok(vec![Item::Whole(payload)]);
-    }
-    read_items(&payload).ok_or_else(|| layout::corrupt(Table::Inbox, key, "the items are not whole"))
+/// A record that is intact. Its items are read as far as somebody wants them: there may be 65,535.
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
+    key: &'a [u8],
+    /// How many items it has.
+    pub(crate) count: u16,
+    what: Contents,
 }
 
-fn read_items(payload: &[u8]) -> Option<Vec<Item>> {
-    let (count, mut rest) = payload.split_first_chunk::<2>()?;
-    let count = usize::from(u16::from_le_bytes(*count));
+#[derive(Debug)]
+enum Contents {
+    Items(Bytes),
+    /// As the first version kept them.
+    Whole(Bytes),
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn open(key: &'a [u8], value: &Bytes) -> Result<Self, StoreError> {
+        let (version, payload) = layout::open_version(Table::Inbox, key, value, layout::PACKED_VERSION)?;
+        if version == layout::VALUE_VERSION {
+            return Ok(Self { key, count: 1, what: Contents::Whole(payload) });
+        }
+        match payload.first_chunk::<2>().map(|count| u16::from_le_bytes(*count)) {
+            Some(count) if count > 0 => Ok(Self { key, count, what: Contents::Items(payload.slice(2..)) }),
+            _ => Err(layout::corrupt(Table::Inbox, key, "there are no items")),
+        }
+    }
+
+    /// At most so many items behind the first `skipped`, in the order of their `rev`s, of which the key names the last.
+    pub(crate) fn items(&self, skipped: usize, most: usize) -> Result<Vec<Item>, StoreError> {
+        let items = match &self.what {
+            Contents::Whole(entry) if skipped == 0 && most > 0 => Some(vec![Item::Whole(entry.clone())]),
+            Contents::Whole(_) => Some(Vec::new()),
+            Contents::Items(items) => read_items(items, usize::from(self.count), skipped, most),
+        };
+        items.ok_or_else(|| layout::corrupt(Table::Inbox, self.key, "the items are not whole"))
+    }
+}
+
+/// All items of a record.
+pub(crate) fn open(key: &[u8], value: &Bytes) -> Result<Vec<Item>, StoreError> {
+    Record::open(key, value)?.items(0, usize::MAX)
+}
+
+fn read_items(mut rest: &[u8], count: usize, skipped: usize, most: usize) -> Option<Vec<Item>> {
+    let last = count.min(skipped.saturating_add(most));
     // Each takes three bytes at least.
-    let mut items = Vec::with_capacity(count.min(rest.len() / 3));
+    let mut items = Vec::with_capacity(last.saturating_sub(skipped).min(rest.len() / 3));
     let mut conversation = None;
-    while items.len() < count {
+    for at in 0..last {
         let (&what, after) = rest.split_first()?;
         rest = after;
         if what & SAME_CONVERSATION == 0 {
@@ -224,13 +258,16 @@ fn read_items(payload: &[u8]) -> Option<Vec<Item>> {
         let conversation = conversation?;
         let seq = Seq(bytes_of::varint(&mut rest)?);
         let ordinal = bytes_of::varint(&mut rest)?;
-        items.push(match what & KIND {
+        let item = match what & KIND {
             MESSAGE => Item::Message { conversation, seq, ordinal, traits: Traits(what >> TRAITS_SHIFT) },
             READ => Item::Read(OwnMark { conversation, up_to: seq, ordinal }),
             _ => return None,
-        });
+        };
+        if at >= skipped {
+            items.push(item);
+        }
     }
-    (rest.is_empty() && count > 0).then_some(items)
+    (rest.is_empty() || last < count).then_some(items)
 }
 
 #[cfg(test)]
@@ -273,8 +310,27 @@ mod tests {
         }
 
         #[test]
-        fn any_payload_is_read_or_not_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = read_items(&bytes);
+        fn any_part_of_a_record_is_what_stands_there(
+            items in proptest::collection::vec(item(), 1..40),
+            skipped in 0usize..45,
+            most in 0usize..45,
+        ) {
+            let mut pack = Pack::new();
+            items.iter().for_each(|item| pack.push(item));
+            let sealed = pack.seal();
+            let record = Record::open(b"k", &sealed).unwrap();
+            prop_assert_eq!(usize::from(record.count), items.len());
+            let expected: Vec<_> = items.into_iter().skip(skipped).take(most).collect();
+            prop_assert_eq!(record.items(skipped, most).unwrap(), expected);
+        }
+
+        #[test]
+        fn any_payload_is_read_or_not_and_never_panics(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+            numbers in any::<(u16, u8, u8)>(),
+        ) {
+            let (count, skipped, most) = numbers;
+            let _ = read_items(&bytes, count.into(), skipped.into(), most.into());
         }
     }
 

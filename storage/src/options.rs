@@ -52,7 +52,7 @@ pub struct Limits {
     pub page_entries: u32,
     /// Bytes of entries per page; a page has at least one entry.
     pub page_bytes: usize,
-    /// Bytes of pages that one turn reads; what is beyond waits for the next turn.
+    /// Bytes that one turn reads for pages, lists and histories; what is beyond waits for the next turn.
     pub turn_page_bytes: usize,
     /// For how long the answer to a `clientId` is given again.
     pub client_id_ms: u64,

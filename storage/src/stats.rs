@@ -46,6 +46,8 @@ pub struct WorkerStats {
     pub pages: u64,
     /// Parts of conversations that were read from the store; others were at hand.
     pub history_reads: u64,
+    /// Times that something was damaged and a user's list of conversations could not be written down.
+    pub failed_folds: u64,
     /// Sessions that lost their live place because a lane was full.
     pub gaps: u64,
     /// Sessions registered now.
@@ -123,6 +125,7 @@ counters!(
     events,
     pages,
     history_reads,
+    failed_folds,
     gaps,
     sessions,
     waiting_answers,

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use holdfast_protocol::chat::limits::TITLE_BYTES_MAX;
+
 use super::error::ConfigError;
 use super::layers::Source;
 
@@ -45,6 +47,10 @@ pub const SEND_BURST: u32 = 100;
 pub const CONTROL_FRAMES: u32 = 20;
 /// What a message adds to its body on the wire, generously: ids, names, JSON keys, the WebSocket header.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 1 << 10;
+/// A group's member in an answer to `group`, or to `receipts`, at most, as JSON.
+pub const GROUP_MEMBER_BYTES: u64 = 96;
+/// What such an answer, or a conversation in a list, has beside members, messages and titles, at most, as JSON.
+pub const CONVERSATION_BYTES: u64 = 256;
 
 /// `/echo` takes messages up to this size …
 pub const BENCH_MESSAGE_BYTES: u64 = 16 << 20;
@@ -59,10 +65,17 @@ const _: () = {
     assert!(MESSAGE_BYTES <= OUTPUT_BYTES);
     // A page ends with the entry that crosses its limit; both together fit into an empty output.
     assert!(PAGE_BYTES + MESSAGE_BODY_BYTES + MESSAGE_OVERHEAD_BYTES <= OUTPUT_BYTES);
+    // All of a group's members too, and so do fewer.
+    assert!(group_bytes(GROUP_MEMBERS) <= OUTPUT_BYTES);
     assert!(PAGE_ENTRIES >= 1 && FRAGMENTS >= 1 && REQUEST_HEADERS >= 1);
     assert!(SEND_PER_SECOND <= SEND_BURST);
     assert!(BENCH_MESSAGE_BYTES >= MESSAGE_BYTES && BENCH_FRAGMENTS >= FRAGMENTS);
 };
+
+/// An answer that names all members of a group.
+const fn group_bytes(members: u32) -> u64 {
+    CONVERSATION_BYTES + TITLE_BYTES_MAX as u64 + members as u64 * GROUP_MEMBER_BYTES
+}
 
 /// `[limits]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +202,13 @@ impl Limits {
             "limits.output",
             bytes(page_on_the_wire),
             "a page and the entry that ends it must fit into an empty output",
+        );
+        relate(
+            group_bytes(self.group_members) <= self.output_bytes,
+            "limits.group_members",
+            "limits.output",
+            bytes(group_bytes(self.group_members)),
+            "all members of a group must fit into an empty output, or nobody could be told who they are",
         );
         relate(
             self.send_per_second <= self.send_burst,

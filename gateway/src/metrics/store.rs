@@ -8,7 +8,7 @@ use super::Exposition;
 pub fn store_source(workers: StatsHandle) -> impl Fn(&mut Exposition) + Send + Sync + 'static {
     move |page| {
         let stats = workers.stats();
-        let counters: [(&str, &str, u64); 11] = [
+        let counters: [(&str, &str, u64); 12] = [
             ("holdfast_store_commands_total", "Commands that the workers took.", stats.sum(|w| w.commands)),
             (
                 "holdfast_store_failed_commits_total",
@@ -29,6 +29,11 @@ pub fn store_source(workers: StatsHandle) -> impl Fn(&mut Exposition) + Send + S
                 "holdfast_store_history_reads_total",
                 "Parts of conversations that were read from the store; others were at hand.",
                 stats.sum(|w| w.history_reads),
+            ),
+            (
+                "holdfast_store_failed_folds_total",
+                "Times that a user's list of conversations could not be written down.",
+                stats.sum(|w| w.failed_folds),
             ),
             (
                 "holdfast_store_gaps_total",

@@ -8,10 +8,12 @@ use holdfast_storage::command::{
 };
 
 use super::{Context, Outcome, Session, State, message_of};
+use crate::config::limits;
 
 /// Of a conversation in a list beside its messages and its title, and of a group's member, at most, as JSON.
-const CONVERSATION_BYTES: usize = 256;
-const MEMBER_BYTES: usize = 96;
+const CONVERSATION_BYTES: usize = limits::CONVERSATION_BYTES as usize;
+const MEMBER_BYTES: usize = limits::GROUP_MEMBER_BYTES as usize;
+const _: () = assert!(super::RECEIPT_BYTES <= MEMBER_BYTES);
 
 impl Session {
     pub(super) fn ask_for_conversations(

@@ -577,7 +577,8 @@ impl Session {
             Delivery::Rejected { client_id, why, .. } => {
                 let (code, text) = explain(why);
                 let client_id = client_id.unwrap_or_default();
-                self.write_error(context, code, text, 0, &String::from_utf8_lossy(&client_id));
+                let retry_after_ms = if why == Refusal::Overloaded { 1_000 } else { 0 };
+                self.write_error(context, code, text, retry_after_ms, &String::from_utf8_lossy(&client_id));
                 Outcome::Nothing
             }
             Delivery::Event { rev, entry, .. } => {
@@ -922,6 +923,10 @@ fn explain(why: Refusal) -> (&'static str, &'static str) {
         Refusal::WrongEpoch => {
             (error_code::OVERLOADED, "the conversation is moving to another worker; send it again")
         }
+        Refusal::Overloaded => (
+            error_code::OVERLOADED,
+            "too many questions wait for their answers; wait for some, then ask again",
+        ),
         Refusal::CursorAhead => (error_code::CURSOR_AHEAD, "the cursor is greater than the inbox's last rev"),
         Refusal::NotAllowed => {
             (error_code::NOT_ALLOWED, "your role in this conversation does not allow that")

@@ -319,7 +319,8 @@ impl Judge {
                 let answer = Box::new(frame.clone());
                 self.deferred.push(Deferred::Answer { at_ms, device, question, answer });
             }
-            Frame::Drain(_) | Frame::Pong(_) | Frame::Typing(_) => {}
+            // Nobody here watches anybody.
+            Frame::Drain(_) | Frame::Pong(_) | Frame::Typing(_) | Frame::Presence(_) => {}
         }
     }
 

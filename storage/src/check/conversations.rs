@@ -7,7 +7,7 @@ use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use holdfast_router::Key as RouteKey;
 use prost::Message as _;
 
-use super::{Checker, in_bites, slice_of, split_message_key};
+use super::{Checker, entry_in, in_bites, slice_of, split_message_key};
 use crate::command::Users;
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
@@ -176,7 +176,7 @@ impl Checker {
         })?;
         for (user, read, says) in ordinals {
             let key = layout::message_key(conversation, read);
-            let message = store.get(Table::Messages, &key)?.map(|sealed| layout::entry_of(&sealed));
+            let message = store.get(Table::Messages, &key)?.map(|sealed| entry_in(&sealed));
             let ordinal =
                 message.as_ref().and_then(|bytes| MessageEntry::decode(bytes)).map(|it| it.ordinal());
             if ordinal != Some(says) {

@@ -8,7 +8,7 @@ use holdfast_protocol::id::{ConversationId, DeviceId, Rev, Seq, UserId};
 use holdfast_router::Key as RouteKey;
 use prost::Message as _;
 
-use super::{Checker, in_bites, slice_of, split_message_key, split_pair};
+use super::{Checker, entry_in, in_bites, slice_of, split_message_key, split_pair};
 use crate::engine::{Store, StoreError, Table};
 use crate::entry::MessageEntry;
 use crate::inbox::{self, Facts, Item, OwnMark, Traits};
@@ -133,10 +133,7 @@ impl Checker {
             Item::Whole(bytes) => Some(bytes.clone()),
             &Item::Message { conversation, seq, .. } => {
                 let table = if self.owns(number, conversation) { Table::Messages } else { Table::Copies };
-                // Whether it is intact is looked at where it stands.
-                store
-                    .get(table, &layout::message_key(conversation, seq))?
-                    .map(|sealed| sealed.slice(layout::ENVELOPE_BYTES.min(sealed.len())..))
+                store.get(table, &layout::message_key(conversation, seq))?.map(|sealed| entry_in(&sealed))
             }
         };
         let Some(bytes) = bytes else {

@@ -99,6 +99,30 @@ fn each_byte_that_has_changed_is_noticed() {
 }
 
 #[test]
+fn a_value_that_was_cut_short_is_noticed_wherever_it_is() {
+    // Also where intents wait for their messages.
+    let house = || {
+        let mut house = house();
+        house.keep_apart();
+        house.run(vec![say(1, "waits"), read_in(groups::CREW, 1, 2)]);
+        house.run((4..12).map(|other| send(1, other, "waits")).collect());
+        house
+    };
+    let sound = report(&house());
+    assert!(sound.is_sound() && sound.waiting_intents > 4, "{:#?}", sound.problems);
+    for table in Table::ALL.into_iter().filter(|&table| table != Table::Cursors && table != Table::State) {
+        for at in 0..all(&house(), table).len() {
+            for bytes in [0, 1, 4, 5] {
+                let mut house = house();
+                let (number, key, value) = all(&house, table).swap_remove(at);
+                change(&mut house, number, |batch| batch.put(table, key, value.slice(..bytes)));
+                assert!(!report(&house).is_sound(), "{bytes} bytes of {} record {at}", table.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn an_entry_in_place_of_another_is_noticed_though_the_numbers_fit() {
     let mut house = house();
     let inbox = all(&house, Table::Inbox);

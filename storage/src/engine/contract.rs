@@ -67,6 +67,14 @@ fn scans_are_ordered_inclusive_and_stop(mut store: impl Store) {
     };
     store.scan(Table::Inbox, &[0], &[3], stop).unwrap();
     assert_eq!(visited, 2);
+    let mut back = Vec::new();
+    let three = &mut |key: &[u8], value: Bytes| {
+        assert_eq!(key, value);
+        back.push(key.to_vec());
+        if back.len() == 3 { Visit::Enough } else { Visit::More }
+    };
+    store.scan_back(Table::Inbox, &[1, 0], &[1, 0xff], three).unwrap();
+    assert_eq!(back, [&[1, 0xff][..], &[1, 1, 0], &[1, 1]]);
     let last = store.last(Table::Inbox, &[1, 0], &[1, 0xff]).unwrap();
     assert_eq!(last, Some((key(&[1, 0xff]), Bytes::from_static(&[1, 0xff]))));
     assert_eq!(store.last(Table::Inbox, &[3], &[4]).unwrap(), None);

@@ -321,6 +321,22 @@ impl Store for Fjall {
         Ok(())
     }
 
+    fn scan_back(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), StoreError> {
+        for guard in self.table(table)?.range(from..=to).rev() {
+            let (key, value) = guard.into_inner().map_err(|error| read_failed(table, &error))?;
+            if visit(&key, Bytes::copy_from_slice(&value)) == Visit::Enough {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<(Key, Bytes)>, StoreError> {
         let Some(guard) = self.table(table)?.range(from..=to).next_back() else { return Ok(None) };
         let (key, value) = guard.into_inner().map_err(|error| read_failed(table, &error))?;

@@ -22,6 +22,8 @@ pub enum Fault {
     SyncFails,
     /// The disk is full, from now until [`Memory::free_space`].
     Full,
+    /// The same, and then the database does not open at the first attempt: until the second nothing can be read.
+    FullAndShut,
 }
 
 type Tables = [BTreeMap<Key, Bytes>; Table::ALL.len()];
@@ -37,6 +39,9 @@ pub struct Memory {
     unsynced: Vec<u8>,
     fault: Option<Fault>,
     full: bool,
+    /// The database will not open at the next attempt, or has not opened at the last.
+    jams: bool,
+    shut: bool,
     /// A batch that was refused for want of space and is on the disk nevertheless.
     late: Vec<Write>,
     poisoned: bool,
@@ -99,6 +104,13 @@ impl Memory {
         Self { visible, durable: self.durable, random: self.random, commits: self.commits, ..Self::default() }
     }
 
+    fn is_open(&self, table: Table) -> Result<(), StoreError> {
+        if self.shut {
+            return Err(StoreError::Read { table: table.name(), cause: "the database is closed".to_owned() });
+        }
+        Ok(())
+    }
+
     /// splitmix64.
     fn next_random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -111,6 +123,7 @@ impl Memory {
 
 impl Store for Memory {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.is_open(table)?;
         Ok(self.visible[table as usize].get(key).cloned())
     }
 
@@ -121,6 +134,7 @@ impl Store for Memory {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), StoreError> {
+        self.is_open(table)?;
         for (key, value) in self.visible[table as usize].range(Key::from_slice(from)..=Key::from_slice(to)) {
             if visit(key, value.clone()) == Visit::Enough {
                 break;
@@ -129,7 +143,26 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn scan_back(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), StoreError> {
+        self.is_open(table)?;
+        for (key, value) in
+            self.visible[table as usize].range(Key::from_slice(from)..=Key::from_slice(to)).rev()
+        {
+            if visit(key, value.clone()) == Visit::Enough {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn last(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<(Key, Bytes)>, StoreError> {
+        self.is_open(table)?;
         let mut range = self.visible[table as usize].range(Key::from_slice(from)..=Key::from_slice(to));
         Ok(range.next_back().map(|(key, value)| (key.clone(), value.clone())))
     }
@@ -139,8 +172,9 @@ impl Store for Memory {
             return Err(StoreError::Failed { doing: "an earlier write", cause: "EIO".to_owned() });
         }
         let fault = self.fault.take();
-        if fault == Some(Fault::Full) {
+        if matches!(fault, Some(Fault::Full | Fault::FullAndShut)) {
             self.full = true;
+            self.jams = fault == Some(Fault::FullAndShut);
             if self.next_random().is_multiple_of(2) {
                 self.late = batch.writes().to_vec();
             }
@@ -179,6 +213,10 @@ impl Store for Memory {
 
     fn recover(&mut self) -> Result<(), StoreError> {
         if self.full {
+            return Err(StoreError::Full { free_bytes: 0, reserve_bytes: 0 });
+        }
+        self.shut = std::mem::take(&mut self.jams);
+        if self.shut {
             return Err(StoreError::Full { free_bytes: 0, reserve_bytes: 0 });
         }
         let late = std::mem::take(&mut self.late);

@@ -238,6 +238,18 @@ pub trait Store {
         visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
     ) -> Result<(), StoreError>;
 
+    /// Visits the keys `from..=to` from the last one back.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    fn scan_back(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> Visit,
+    ) -> Result<(), StoreError>;
+
     /// The last key of `from..=to`.
     ///
     /// # Errors

@@ -17,7 +17,8 @@ use holdfast_protocol::id::{ConversationId, Rev, Seq, UserId};
 use prost::Message as _;
 use smallvec::SmallVec;
 
-use super::inboxes::read_items;
+use super::hot_pages::Part;
+use super::spent::LOOK_BYTES;
 use super::{Effects, Health, Wanted, Worker};
 use crate::command::{
     ConversationList, ConversationView, ConversationsRequest, Delivery, GroupRequest, GroupView, Refusal,
@@ -35,12 +36,15 @@ const SNAPSHOT_MESSAGES: u64 = 20;
 const SNAPSHOT_MESSAGE_BYTES: usize = 16 * 1024;
 /// Conversations of one part of a snapshot.
 const SNAPSHOT_CONVERSATIONS: usize = 64;
-/// What a conversation counts for in a part beside its title and its messages.
-const VIEW_BYTES: usize = 64;
+/// What a conversation counts for in a part beside its title and its messages: as much as in JSON at the most, so that a
+/// part fits wherever a page does.
+const VIEW_BYTES: usize = 256;
 /// For how long a snapshot that nobody fetches keeps the checkpoint where it is, and for how many times
 /// `limits.fold_entries` new entries any does: a client that begins one after the other must not keep it for ever.
 const SNAPSHOT_PATIENCE_MS: u64 = 60_000;
 const SNAPSHOT_PATIENCE_FOLDS: u64 = 16;
+/// Users whose lists are known to be damaged; beyond, all are forgotten, and found out again.
+const UNFOLDABLE_REMEMBERED: usize = 4_096;
 /// Entries that are read at a time.
 const BITE: usize = 1_024;
 
@@ -54,8 +58,9 @@ pub(super) struct Lists {
     is_folding: HashSet<UserId>,
     /// Those for whom the present batch does so.
     staged: Vec<UserId>,
-    wanted: VecDeque<ConversationsRequest>,
     snapshots: HashMap<UserId, SmallVec<[Progress; 1]>>,
+    /// Users whose checkpoint could not be moved on. Whoever asks for their lists is not to wait for that.
+    unfoldable: HashSet<UserId>,
 }
 
 /// A snapshot that is sent part by part.
@@ -90,10 +95,6 @@ impl Lists {
         }
     }
 
-    pub(super) fn want(&mut self, request: ConversationsRequest) {
-        self.wanted.push_back(request);
-    }
-
     /// The session is gone.
     pub(super) fn forget(&mut self, user: UserId, session: SessionAddress) {
         if let Some(snapshots) = self.snapshots.get_mut(&user) {
@@ -126,16 +127,38 @@ impl<S: Store> Worker<S> {
         while budget > 0 && self.health == Health::Good {
             let Some(user) = self.lists.folding.pop_front() else { return };
             self.lists.is_folding.remove(&user);
-            match self.is_held(user) {
+            let folded = match self.is_held(user) {
                 // The snapshot's end, or the next entries, remind of it.
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => return self.fail(&error),
+                Ok(true) => Ok(0),
+                Ok(false) => self.fold(user, budget),
+                Err(error) => Err(error),
+            };
+            match folded {
+                Ok(entries) => {
+                    self.lists.unfoldable.remove(&user);
+                    budget -= entries.min(budget);
+                }
+                Err(error) => {
+                    // What it has read before it came to that is enough for a turn.
+                    budget = 0;
+                    self.cannot_fold(user, &error);
+                }
             }
-            match self.fold(user, budget) {
-                Ok(entries) => budget -= entries.min(budget),
-                Err(error) => self.fail(&error),
+            if !self.lists.is_folding.contains(&user) {
+                self.wishes.folded(user);
             }
+        }
+    }
+
+    /// Something of one user's cannot be read: nobody else is to notice. The user's next entries are reason to try again.
+    fn cannot_fold(&mut self, user: UserId, error: &StoreError) {
+        self.counters.failed_folds.add(1);
+        if self.lists.unfoldable.len() >= UNFOLDABLE_REMEMBERED {
+            self.lists.unfoldable.clear();
+        }
+        if self.lists.unfoldable.insert(user) {
+            let worker = self.identity.number;
+            tracing::error!(worker, %user, %error, "the user's list of conversations cannot be made");
         }
     }
 
@@ -163,7 +186,7 @@ impl<S: Store> Worker<S> {
         let mut changed = Changed::new();
         let mut after = from;
         while after < to {
-            for (rev, item) in read_items(&self.store, user, after, to, BITE)? {
+            for (rev, item) in self.read_items(user, after, to, BITE)? {
                 after = rev;
                 self.apply(user, rev, item, &mut changed)?;
             }
@@ -172,21 +195,23 @@ impl<S: Store> Worker<S> {
     }
 
     fn apply(&self, user: UserId, rev: Rev, item: Item, changed: &mut Changed) -> Result<(), StoreError> {
-        let item = match item {
+        let (item, event) = match item {
             Item::Whole(entry) => {
                 let entry = MessageEntry::decode(&entry).ok_or_else(|| {
                     layout::corrupt(Table::Inbox, &layout::inbox_key(user, rev), "it is no entry")
                 })?;
-                Facts::of(&entry).item_for(user)
+                let item = Facts::of(&entry).item_for(user);
+                (item, chat::Body::decode(entry.body).ok().and_then(|body| body.kind))
             }
-            item => item,
+            Item::Message { conversation, seq, traits, .. } if traits.has(Traits::GROUP) => {
+                let event = self.event(conversation, seq)?;
+                (item, event)
+            }
+            item => (item, None),
         };
-        let (conversation, event) = match &item {
-            &Item::Message { conversation, seq, traits, .. } => {
-                let event = if traits.has(Traits::GROUP) { self.event(conversation, seq)? } else { None };
-                (conversation, event)
-            }
-            Item::Read(mark) => (mark.conversation, None),
+        let conversation = match &item {
+            Item::Message { conversation, .. } => *conversation,
+            Item::Read(mark) => mark.conversation,
             Item::Whole(_) => unreachable!("made an item of above"),
         };
         let listed = match changed.entry(conversation) {
@@ -194,6 +219,7 @@ impl<S: Store> Worker<S> {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 let key = layout::listing_key(user, conversation);
                 let value = self.store.get(Table::Conversations, &key)?;
+                self.spent.add(LOOK_BYTES + value.as_ref().map_or(0, Bytes::len));
                 let listed = value.map_or(Ok(Listed::default()), |value| Listed::open(&key, &value))?;
                 entry.insert(listed)
             }
@@ -206,37 +232,17 @@ impl<S: Store> Worker<S> {
     fn event(&self, conversation: ConversationId, seq: Seq) -> Result<Option<body::Kind>, StoreError> {
         let (table, key) = (self.table_of(conversation), layout::message_key(conversation, seq));
         let Some(sealed) = self.store.get(table, &key)? else { return Ok(None) };
+        self.spent.add(LOOK_BYTES + sealed.len());
         let bytes = layout::open(table, &key, &sealed)?;
         let body = MessageEntry::decode(&bytes).and_then(|entry| chat::Body::decode(entry.body).ok());
         Ok(body.and_then(|body| body.kind))
     }
 
-    /// Answers those who have asked for lists, but for those whose checkpoint is far behind.
-    pub(super) fn serve_lists(&mut self, effects: &mut impl Effects) {
-        for _ in 0..self.lists.wanted.len() {
-            let Some(request) = self.lists.wanted.pop_front() else { return };
-            let session = request.session;
-            let delivery = match self.is_near(request.user) {
-                Ok(false) => {
-                    self.lists.fold_soon(request.user);
-                    self.lists.want(request);
-                    continue;
-                }
-                Ok(true) => self.list(&request).map_err(|error| self.unreadable(&error)),
-                Err(error) => Err(self.unreadable(&error)),
-            };
-            let delivery = delivery.unwrap_or_else(|why| {
-                self.counters.refused.add(1);
-                Delivery::Rejected { session, client_id: None, why }
-            });
-            self.lanes.answer(session.shard, delivery, effects);
-        }
-    }
-
     /// Whether so few entries follow the user's checkpoint that they are looked at in one go. While nothing can be
-    /// written, it stays where it is, and no entries are added.
-    fn is_near(&mut self, user: UserId) -> Result<bool, StoreError> {
+    /// written, it stays where it is, and no entries are added. Where it cannot be moved on, whoever looks finds out why.
+    pub(super) fn is_near(&mut self, user: UserId) -> Result<bool, StoreError> {
         Ok(self.health != Health::Good
+            || self.lists.unfoldable.contains(&user)
             || self.behind(user)? <= 2 * self.identity.limits.fold_entries
             || self.is_held(user)?)
     }
@@ -252,15 +258,15 @@ impl<S: Store> Worker<S> {
         Ok(self.lists.is_held(user, self.now_ms) && self.behind(user)? <= most)
     }
 
-    fn list(&mut self, request: &ConversationsRequest) -> Result<Delivery, StoreError> {
+    pub(super) fn list(&mut self, request: &ConversationsRequest) -> Result<Delivery, StoreError> {
         let &ConversationsRequest { user, session, after, limit } = request;
         let rev = self.head(user)?;
         let changed = self.replay(user, read_checkpoint(&self.store, user)?, rev)?;
         let most = limit.max(1) as usize;
         let listed = self.listed_after(user, after, most + 1, &changed)?;
-        let (conversations, _, end) = self.views(listed, most, |conversation, listed| {
+        let (conversations, end) = self.views(listed, most, |conversation, listed| {
             if listed.said > Seq(0) {
-                self.shown(conversation, listed, listed.said, listed.said)
+                self.shown(conversation, listed, None, (listed.said, listed.said))
             } else {
                 Ok(Vec::new())
             }
@@ -268,28 +274,31 @@ impl<S: Store> Worker<S> {
         Ok(Delivery::Conversations(Box::new(ConversationList { session, conversations, rev, end })))
     }
 
-    /// At most so many of these conversations, as many as fit into a page; their bytes, and whether these are all.
+    /// At most so many of these conversations, as many as fit into a page and as a turn may read messages for; and
+    /// whether these are all.
     fn views(
         &self,
         listed: Vec<(ConversationId, Listed)>,
         most: usize,
         shown: impl Fn(ConversationId, &Listed) -> Result<Vec<Bytes>, StoreError>,
-    ) -> Result<(Vec<ConversationView>, usize, bool), StoreError> {
+    ) -> Result<(Vec<ConversationView>, bool), StoreError> {
+        let limits = &self.identity.limits;
+        let most_spent = self.spent.bytes().saturating_add(limits.turn_page_bytes);
         let mut views: Vec<ConversationView> = Vec::new();
         let mut bytes = 0;
         for (conversation, listed) in listed {
-            if views.len() == most {
-                return Ok((views, bytes, false));
+            if views.len() == most || (!views.is_empty() && self.spent.bytes() > most_spent) {
+                return Ok((views, false));
             }
             let messages = shown(conversation, &listed)?;
             let more = VIEW_BYTES + listed.title.len() + messages.iter().map(Bytes::len).sum::<usize>();
-            if !views.is_empty() && bytes + more > self.identity.limits.page_bytes {
-                return Ok((views, bytes, false));
+            if !views.is_empty() && bytes + more > limits.page_bytes {
+                return Ok((views, false));
             }
             bytes += more;
             views.push(view(conversation, listed, messages));
         }
-        Ok((views, bytes, true))
+        Ok((views, true))
     }
 
     /// The first conversations behind `after`, in the order of their ids.
@@ -305,7 +314,9 @@ impl<S: Store> Worker<S> {
         let mut failed = None;
         let (from, to) =
             (layout::listing_key(user, first), layout::listing_key(user, ConversationId(u128::MAX)));
+        self.spent.add(LOOK_BYTES);
         self.store.scan(Table::Conversations, &from, &to, &mut |key, value| {
+            self.spent.add(value.len());
             let conversation = key.last_chunk::<16>().map(|id| ConversationId(u128::from_be_bytes(*id)));
             match (conversation, Listed::open(key, &value)) {
                 (Some(conversation), Ok(listed)) => {
@@ -326,40 +337,59 @@ impl<S: Store> Worker<S> {
         Ok(found.into_iter().take(most).collect())
     }
 
-    /// Entries `first..=last` of a conversation as they are now, as far as this user may know.
+    /// Entries `first..=last` of a conversation as they are now, as far as this user may know, and the last of them if
+    /// they are too many bytes; `went`: with what event the user has gone since the list was made.
     fn shown(
         &self,
         conversation: ConversationId,
         listed: &Listed,
-        first: Seq,
-        last: Seq,
+        went: Option<Seq>,
+        (first, last): (Seq, Seq),
     ) -> Result<Vec<Bytes>, StoreError> {
-        let known_changes = if listed.gone { listed.seq } else { Seq(u64::MAX) };
-        self.read_messages(self.table_of(conversation), conversation, first, last, known_changes)
+        let known_changes = if listed.gone { listed.seq } else { went.unwrap_or(Seq(u64::MAX)) };
+        let part = Part { conversation, first, last, backward: true };
+        self.read_messages(self.table_of(conversation), part, known_changes, SNAPSHOT_MESSAGE_BYTES)
     }
 
-    /// Instead of a page: a part of a snapshot, and how many bytes it has. `None`: not yet.
+    /// From which conversations entries `from + 1..=to` tell that the user has gone, and with what event for the first
+    /// time. Whoever has come back since does not know what happened in between.
+    fn gone_in(&self, user: UserId, from: Rev, to: Rev) -> Result<HashMap<ConversationId, Seq>, StoreError> {
+        let mut gone = HashMap::new();
+        let mut after = from;
+        while after < to {
+            for (rev, item) in self.read_items(user, after, to, BITE)? {
+                after = rev;
+                if let Item::Message { conversation, seq, traits, .. } = item
+                    && traits.has(Traits::GONE)
+                {
+                    gone.entry(conversation).or_insert(seq);
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Instead of a page: a part of a snapshot. `None`: not yet.
     pub(super) fn serve_snapshot(
         &mut self,
         session: SessionAddress,
         wanted: Wanted,
-    ) -> Result<Option<(Delivery, usize)>, Refusal> {
+    ) -> Result<Option<Delivery>, Refusal> {
         let user = wanted.user;
         let checkpoint = read_checkpoint(&self.store, user).map_err(|error| self.unreadable(&error))?;
         let under_way = self.lists.progress(user, session);
+        let head = self.head(user).map_err(|error| self.unreadable(&error))?;
         let progress = match under_way.filter(|it| wanted.goes_on && it.rev >= checkpoint) {
             Some(progress) => progress,
             None => {
                 if !self.is_near(user).map_err(|error| self.unreadable(&error))? {
-                    self.lists.fold_soon(user);
                     return Ok(None);
                 }
-                let rev = self.head(user).map_err(|error| self.unreadable(&error))?;
-                Progress { session, rev, after: CHECKPOINT, touched_ms: self.now_ms }
+                Progress { session, rev: head, after: CHECKPOINT, touched_ms: self.now_ms }
             }
         };
-        let part = self.snapshot_part(user, checkpoint, progress);
-        let (conversations, bytes, end) = part.map_err(|error| self.unreadable(&error))?;
+        let part = self.snapshot_part(user, checkpoint, head, progress);
+        let (conversations, end) = part.map_err(|error| self.unreadable(&error))?;
         self.lists.forget(user, session);
         let rev = progress.rev;
         if end {
@@ -375,29 +405,24 @@ impl<S: Store> Worker<S> {
             self.lists.snapshots.entry(user).or_default().push(progress);
         }
         let list = ConversationList { session, conversations, rev, end };
-        Ok(Some((Delivery::Snapshot(Box::new(list)), bytes)))
+        Ok(Some(Delivery::Snapshot(Box::new(list))))
     }
 
     fn snapshot_part(
         &self,
         user: UserId,
         checkpoint: Rev,
+        head: Rev,
         progress: Progress,
-    ) -> Result<(Vec<ConversationView>, usize, bool), StoreError> {
+    ) -> Result<(Vec<ConversationView>, bool), StoreError> {
+        // Entries are shown as they are now: that may be more than whoever was removed meanwhile has got.
+        let gone = self.gone_in(user, progress.rev, head)?;
         let changed = self.replay(user, checkpoint, progress.rev)?;
         let listed = self.listed_after(user, progress.after, SNAPSHOT_CONVERSATIONS + 1, &changed)?;
         self.views(listed, SNAPSHOT_CONVERSATIONS, |conversation, listed| {
             let first = Seq(listed.seq.0.saturating_sub(SNAPSHOT_MESSAGES - 1)).max(listed.since);
-            let mut shown = self.shown(conversation, listed, first, listed.seq)?;
-            let mut bytes = 0;
-            let fit = shown.iter().rev().take_while(|entry| {
-                let is_last = bytes == 0;
-                bytes += entry.len();
-                is_last || bytes <= SNAPSHOT_MESSAGE_BYTES
-            });
-            let too_many = shown.len() - fit.count();
-            shown.drain(..too_many);
-            Ok(shown)
+            let went = gone.get(&conversation).copied();
+            self.shown(conversation, listed, went, (first, listed.seq))
         })
     }
 

@@ -383,6 +383,8 @@ impl<S: Store> Worker<S> {
                 let next = out.next_stretch(&self.store, target, limits.fan_out_bytes);
                 let Stretch { previous, position, entries } = match next {
                     Ok(stretch) => stretch,
+                    // The database may be closed until it opens again; what is in the log stays there.
+                    Err(_) if self.health == Health::Full => break,
                     Err(error) => {
                         self.fail(&error);
                         return;

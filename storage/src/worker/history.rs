@@ -6,6 +6,7 @@ use holdfast_protocol::id::{ConversationId, Seq};
 use prost::Message as _;
 
 use super::hot_pages::Part;
+use super::spent::LOOK_BYTES;
 use super::{Effects, Worker};
 use crate::command::{Delivery, History, HistoryFrom, HistoryRequest, Refusal};
 use crate::engine::{Store, StoreError, Table, Visit};
@@ -41,71 +42,90 @@ impl<S: Store> Worker<S> {
                 (Seq((last.0 + 1).saturating_sub(most)).max(visible_from), last)
             }
         };
-        let mut messages = if first <= last {
-            let part = Part { conversation, first, last };
-            self.hot_messages(part, head).map_err(|error| self.unreadable(&error))?
+        let forward = matches!(from, HistoryFrom::After(_));
+        let messages = if first <= last {
+            let part = Part { conversation, first, last, backward: !forward };
+            self.hot_messages(part, head, page_bytes).map_err(|error| self.unreadable(&error))?
         } else {
             Vec::new()
         };
-        // Should they be too many bytes, those that are furthest from where it began go, but for the nearest.
-        let forward = matches!(from, HistoryFrom::After(_));
-        let mut bytes = 0;
-        let near: Box<dyn Iterator<Item = &Bytes>> =
-            if forward { Box::new(messages.iter()) } else { Box::new(messages.iter().rev()) };
-        let fit = near
-            .take_while(|message| {
-                let first = bytes == 0;
-                bytes += message.len();
-                first || bytes <= page_bytes
-            })
-            .count();
-        let all = fit == messages.len();
-        if forward {
-            messages.truncate(fit);
-        } else {
-            messages.drain(..messages.len() - fit);
-        }
+        // Should they have been too many bytes, those that are furthest from where it began are missing.
+        let all = first > last || messages.len() as u64 == last.0 - first.0 + 1;
         let end = all && if forward { last >= head } else { first <= visible_from };
         Ok(Delivery::History(Box::new(History { session, conversation, messages, head, end })))
     }
 
-    /// Messages `first..=last` as entries, with what changes up to `known_changes` have made of them. Those that were
-    /// changed later are left out.
+    /// The messages of a part as entries, with what changes up to `known_changes` have made of them; those that were
+    /// changed later are left out, and of copies those that the first version had not made. As many as fit into so many
+    /// bytes, the nearest to where it begins, but for the first of them, which always fits.
     pub(super) fn read_messages(
         &self,
         table: Table,
-        conversation: ConversationId,
-        first: Seq,
-        last: Seq,
+        part: Part,
         known_changes: Seq,
+        most_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
+        let Part { conversation, first, last, backward } = part;
         let (from, to) = (layout::message_key(conversation, first), layout::message_key(conversation, last));
         let mut amended = Vec::new();
-        let mut messages: Vec<Bytes> = Vec::new();
         let mut failed = None;
         self.store.scan(Table::Amended, &from, &to, &mut |key, value| {
+            self.spent.add(value.len());
             let read = layout::key_number(Table::Amended, key)
                 .and_then(|seq| Ok((Seq(seq), open_amended(key, &value)?)));
             keep(read, &mut amended, &mut failed)
         })?;
-        self.store.scan(table, &from, &to, &mut |key, value| {
-            keep(layout::open(table, key, &value), &mut messages, &mut failed)
-        })?;
+        self.spent.add(2 * LOOK_BYTES);
+        let is_whole = table == Table::Messages;
+        let (mut messages, mut bytes, mut visited, mut is_full) = (Vec::new(), 0, 0, false);
+        let visit = &mut |key: &[u8], value: Bytes| {
+            self.spent.add(value.len());
+            let is_next = layout::key_number(table, key).and_then(|seq| {
+                let next = if backward { last.0 - visited } else { first.0 + visited };
+                if seq == next || !is_whole {
+                    Ok(Seq(seq))
+                } else {
+                    Err(layout::corrupt(table, key, "it follows a hole"))
+                }
+            });
+            visited += 1;
+            let read = is_next.and_then(|seq| {
+                let message = layout::open(table, key, &value)?;
+                match amended.binary_search_by_key(&seq, |&(seq, _)| seq).map(|at| amended[at].1) {
+                    Ok(by) if by > known_changes => Ok(None),
+                    Ok(by) => self.amend(table, conversation, seq, by, &message).map(Some),
+                    Err(_) => Ok(Some(message)),
+                }
+            });
+            match read {
+                Ok(None) => Visit::More,
+                Ok(Some(message)) => {
+                    // What was read counts too, not only what has become of it.
+                    bytes += message.len().max(value.len() - layout::ENVELOPE_BYTES);
+                    if !messages.is_empty() && bytes > most_bytes {
+                        is_full = true;
+                        return Visit::Enough;
+                    }
+                    messages.push(message);
+                    Visit::More
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    Visit::Enough
+                }
+            }
+        };
+        if backward {
+            self.store.scan_back(table, &from, &to, visit)?;
+            messages.reverse();
+        } else {
+            self.store.scan(table, &from, &to, visit)?;
+        }
         if let Some(error) = failed {
             return Err(error);
         }
-        let expected = (last.0 - first.0 + 1) as usize;
-        if messages.len() != expected {
+        if is_whole && !is_full && visited != last.0 - first.0 + 1 {
             return Err(layout::corrupt(table, &from, "a message after it is missing"));
-        }
-        // From the end, so that what is left out moves nothing that is still to be looked at.
-        for (seq, by) in amended.into_iter().rev() {
-            let at = (seq.0 - first.0) as usize;
-            if by > known_changes {
-                messages.remove(at);
-            } else {
-                messages[at] = self.amend(table, conversation, seq, by, &messages[at])?;
-            }
         }
         Ok(messages)
     }
@@ -123,6 +143,7 @@ impl<S: Store> Worker<S> {
         let corrupt = |what| layout::corrupt(Table::Amended, &key, what);
         let change_key = layout::message_key(conversation, by);
         let change = self.store.get(table, &change_key)?;
+        self.spent.add(LOOK_BYTES + change.as_ref().map_or(0, Bytes::len));
         let change = change.ok_or_else(|| corrupt("the change that it names is not there"))?;
         let change = layout::open(table, &change_key, &change)?;
         let change = MessageEntry::decode(&change).and_then(|change| chat::Body::decode(change.body).ok());

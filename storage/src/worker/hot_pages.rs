@@ -14,13 +14,17 @@ use crate::engine::{Store, StoreError, Table};
 const CACHED_BYTES: usize = 2 * 1024 * 1024;
 /// What a message costs beside its bytes.
 const MESSAGE_BYTES: usize = 64;
+/// What a message that is at hand counts for.
+const HOT_MESSAGE_BYTES: usize = 8;
 
-/// Messages `first..=last` of a conversation.
+/// Messages `first..=last` of a conversation, or as many of them as fit into a page: the first ones, or the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Part {
     pub(super) conversation: ConversationId,
     pub(super) first: Seq,
     pub(super) last: Seq,
+    /// It begins with the last one.
+    pub(super) backward: bool,
 }
 
 /// A part as it was when its conversation had this head.
@@ -70,14 +74,18 @@ impl HotPages {
 }
 
 impl<S: Store> Worker<S> {
-    /// A part of a conversation whose head is this, as it is now.
-    pub(super) fn hot_messages(&mut self, part: Part, head: Seq) -> Result<Vec<Bytes>, StoreError> {
+    /// A part of a conversation whose head is this, as it is now, as far as it fits into a page.
+    pub(super) fn hot_messages(
+        &mut self,
+        part: Part,
+        head: Seq,
+        page_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
         if let Some(messages) = self.hot_pages.get(&part, head) {
+            self.spent.add(HOT_MESSAGE_BYTES * messages.len());
             return Ok(messages);
         }
-        let Part { conversation, first, last } = part;
-        let every_change = Seq(u64::MAX);
-        let messages = self.read_messages(Table::Messages, conversation, first, last, every_change)?;
+        let messages = self.read_messages(Table::Messages, part, Seq(u64::MAX), page_bytes)?;
         self.counters.history_reads.add(1);
         self.hot_pages.keep(part, Page { head, messages: messages.clone() });
         Ok(messages)
@@ -89,7 +97,7 @@ mod tests {
     use super::*;
 
     fn part(number: u128) -> Part {
-        Part { conversation: ConversationId(number), first: Seq(1), last: Seq(2) }
+        Part { conversation: ConversationId(number), first: Seq(1), last: Seq(2), backward: true }
     }
 
     fn page(head: u64, bytes: usize) -> Page {

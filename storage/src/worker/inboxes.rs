@@ -5,9 +5,10 @@ use hashbrown::HashMap;
 use holdfast_protocol::id::{ConversationId, Rev, Seq, UserId};
 use holdfast_router::Key as RouteKey;
 
+use super::spent::ITEM_BYTES;
 use super::{Pending, Worker};
 use crate::engine::{Batch, Store, StoreError, Table, Visit};
-use crate::inbox::{self, Item, Pack};
+use crate::inbox::{Item, Pack, Record};
 use crate::layout;
 
 /// Entries of a page.
@@ -74,27 +75,28 @@ impl<S: Store> Worker<S> {
         self.pending.push(Pending::Event { user, rev, entry });
     }
 
-    /// Entries `after + 1..=head`, as far as they fit into a page, and their bytes.
+    /// Entries `after + 1..=head`, as far as they fit into a page.
     pub(super) fn read_page(
         &self,
         user: UserId,
         after: Rev,
         head: Rev,
         limit: u32,
-    ) -> Result<(Entries, usize), StoreError> {
+    ) -> Result<Entries, StoreError> {
         let limits = &self.identity.limits;
         let most = if limit == 0 { limits.page_entries } else { limit.min(limits.page_entries) } as usize;
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for (rev, item) in read_items(&self.store, user, after, head, most)? {
+        for (rev, item) in self.read_items(user, after, head, most)? {
             let entry = self.whole(user, rev, item)?;
+            self.spent.add(entry.len());
             if !entries.is_empty() && bytes + entry.len() > limits.page_bytes {
                 break;
             }
             bytes += entry.len();
             entries.push((rev, entry));
         }
-        Ok((entries, bytes))
+        Ok(entries)
     }
 
     /// An item as an entry.
@@ -120,53 +122,63 @@ impl<S: Store> Worker<S> {
         }
     }
 
+    /// The first of the items `after + 1..=to` of an inbox that goes on to there at least: at most `most`, and at least
+    /// one.
+    pub(super) fn read_items(
+        &self,
+        user: UserId,
+        after: Rev,
+        to: Rev,
+        most: usize,
+    ) -> Result<Vec<(Rev, Item)>, StoreError> {
+        let mut items: Vec<(Rev, Item)> = Vec::new();
+        if after >= to {
+            return Ok(items);
+        }
+        let most = most.clamp(1, usize::try_from(to.0 - after.0).unwrap_or(usize::MAX));
+        let mut failed = None;
+        // A record's key is the `rev` of its last item: the first key from here on is that of the record to begin with.
+        let (from, end) = (layout::inbox_key(user, after.next()), layout::inbox_key(user, Rev(u64::MAX)));
+        self.store.scan(Table::Inbox, &from, &end, &mut |key, value| {
+            let read = Record::open(key, &value)
+                .and_then(|record| Ok((layout::key_number(Table::Inbox, key)?, record)));
+            let (last, record) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    failed = Some(error);
+                    return Visit::Enough;
+                }
+            };
+            let next = after.0 + 1 + items.len() as u64;
+            let first = (last + 1).checked_sub(record.count.into());
+            let Some(first) = first.filter(|&first| first <= next) else {
+                failed = Some(layout::corrupt(Table::Inbox, key, "an entry before it is missing"));
+                return Visit::Enough;
+            };
+            let skipped = (next - first) as usize;
+            match record.items(skipped, most - items.len()) {
+                Ok(wanted) => {
+                    self.spent.add(ITEM_BYTES * (skipped + wanted.len()));
+                    items.extend((next..).map(Rev).zip(wanted));
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    return Visit::Enough;
+                }
+            }
+            if items.len() >= most { Visit::Enough } else { Visit::More }
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None if items.is_empty() => Err(layout::corrupt(Table::Inbox, &from, "the entry is missing")),
+            None => Ok(items),
+        }
+    }
+
     /// Where this database has the messages of a conversation.
     pub(super) fn table_of(&self, conversation: ConversationId) -> Table {
         let owner = self.identity.assignment.owner(RouteKey::Conversation(conversation).slice());
         if owner.0 == self.identity.number { Table::Messages } else { Table::Copies }
-    }
-}
-
-/// The first of the items `after + 1..=to` of an inbox that goes on to there at least: at most `most`, and at least one.
-pub(super) fn read_items(
-    store: &impl Store,
-    user: UserId,
-    after: Rev,
-    to: Rev,
-    most: usize,
-) -> Result<Vec<(Rev, Item)>, StoreError> {
-    let mut items: Vec<(Rev, Item)> = Vec::new();
-    if after >= to {
-        return Ok(items);
-    }
-    let most = most.clamp(1, usize::try_from(to.0 - after.0).unwrap_or(usize::MAX));
-    let mut failed = None;
-    // A record's key is the `rev` of its last item: the first key from here on is that of the record to begin with.
-    let (from, end) = (layout::inbox_key(user, after.next()), layout::inbox_key(user, Rev(u64::MAX)));
-    store.scan(Table::Inbox, &from, &end, &mut |key, value| {
-        let read =
-            inbox::open(key, &value).and_then(|items| Ok((layout::key_number(Table::Inbox, key)?, items)));
-        let (last, record) = match read {
-            Ok(read) => read,
-            Err(error) => {
-                failed = Some(error);
-                return Visit::Enough;
-            }
-        };
-        let next = after.0 + 1 + items.len() as u64;
-        let first = (last + 1).checked_sub(record.len() as u64);
-        let Some(first) = first.filter(|&first| first <= next) else {
-            failed = Some(layout::corrupt(Table::Inbox, key, "an entry before it is missing"));
-            return Visit::Enough;
-        };
-        let wanted = (first..).map(Rev).zip(record).skip((next - first) as usize);
-        items.extend(wanted.take(most - items.len()));
-        if items.len() >= most { Visit::Enough } else { Visit::More }
-    })?;
-    match failed {
-        Some(error) => Err(error),
-        None if items.is_empty() => Err(layout::corrupt(Table::Inbox, &from, "the entry is missing")),
-        None => Ok(items),
     }
 }
 

@@ -7,7 +7,7 @@
 //! 1. retry     what waited: answers for full lanes, gap notices, a full disk, sessions in doubt
 //! 2. decide    each command in order: sends, entries from other databases; everything else waits for step 4
 //! 3. commit    one batch, one fsync
-//! 4. release   in the order of the commands: answers, events, registrations, pages
+//! 4. release   in the order of the commands: answers, events, registrations; then pages, lists, histories
 //! 5. pump      intents to the other workers, as far as their windows allow
 //! ```
 //!
@@ -74,9 +74,11 @@ mod notes;
 mod presence;
 mod receipts;
 mod send;
+mod spent;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
+mod wishes;
 
 use conversations::Lists;
 use cursors::Cursors;
@@ -91,6 +93,8 @@ use last_seen::LastSeen;
 use presence::Changes;
 use receipts::FreshMarks;
 pub(crate) use receipts::{open_receipt, receipt_keys};
+use spent::Spent;
+use wishes::{Wish, Wishes};
 
 /// What a turn does to the world; it is called only after the turn's batch is durable.
 pub trait Effects {
@@ -187,9 +191,9 @@ pub struct Worker<S> {
     untold: VecDeque<(UserId, SessionAddress)>,
     /// Records of `sessions` that are still to be looked at after a failed batch: `0..in_doubt`.
     in_doubt: u32,
-    /// Pages that are to be read when there is room.
-    wanted: VecDeque<SessionAddress>,
-    wanted_pages: HashMap<SessionAddress, Wanted>,
+    wishes: Wishes,
+    /// What the present turn has read for sessions.
+    spent: Spent,
     /// What the present turn tells the users of other workers, by worker.
     notes: Vec<Vec<Notice>>,
 }
@@ -284,8 +288,8 @@ impl<S: Store> Worker<S> {
             lanes: Lanes::default(),
             untold: VecDeque::new(),
             in_doubt: 0,
-            wanted: VecDeque::new(),
-            wanted_pages: HashMap::new(),
+            wishes: Wishes::default(),
+            spent: Spent::default(),
             notes: vec![Vec::new(); usize::from(workers)],
         })
     }
@@ -350,9 +354,9 @@ impl<S: Store> Worker<S> {
     /// True when the next turn has something to do even without commands.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.in_doubt > 0
+        (self.in_doubt > 0 && self.health != Health::Full)
             || (self.lists.is_folding() && self.health == Health::Good)
-            || (!self.wanted.is_empty() && !self.lanes.is_waiting())
+            || self.wishes.shards().any(|shard| !self.lanes.is_full(shard))
     }
 
     /// In how many milliseconds the next turn is due, should no command come before.
@@ -448,7 +452,10 @@ impl<S: Store> Worker<S> {
             &Command::Register(Register { session, .. }) if !owned => {
                 Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
             }
-            &Command::Sync { session, .. } | &Command::Ack { session, .. } if !owned => moved(session, None),
+            &Command::Sync { session, .. } if !owned => {
+                Pending::Answer(session, Delivery::NoPage { session, why: Refusal::WrongEpoch })
+            }
+            &Command::Ack { session, .. } if !owned => moved(session, None),
             &Command::History(HistoryRequest { session, .. })
             | &Command::Receipts(ReceiptsRequest { session, .. })
             | &Command::Conversations(ConversationsRequest { session, .. })
@@ -611,11 +618,11 @@ impl<S: Store> Worker<S> {
                 Pending::Event { user, rev, entry } => self.hand_out(user, rev, &entry, effects),
                 Pending::Register(request) => self.register(&request, effects),
                 Pending::Unregister { user, session } => self.unregister(user, session),
-                Pending::Sync { session, wanted } => self.want_page(session, wanted),
-                Pending::History(request) => self.history(&request, effects),
+                Pending::Sync { session, wanted } => self.wishes.want_page(session, wanted),
+                Pending::History(request) => self.wishes.want(Wish::History(request)),
                 Pending::Ack { user, device, session, rev } => self.ack(user, device, session, rev, effects),
                 Pending::Receipts(request) => self.receipts(&request, effects),
-                Pending::Conversations(request) => self.lists.want(request),
+                Pending::Conversations(request) => self.wishes.want(Wish::List(request)),
                 Pending::Group(request) => self.show_group(&request, effects),
                 Pending::Watch { user, shard } => self.watch(user, shard),
                 Pending::Away { user, session, away } => self.set_away(user, session, away),
@@ -625,8 +632,7 @@ impl<S: Store> Worker<S> {
         self.suggest_notes(effects);
         self.tell_presence(effects);
         self.pending = pending;
-        self.serve_pages(effects);
-        self.serve_lists(effects);
+        self.grant_wishes(effects);
     }
 
     fn publish(&self) {

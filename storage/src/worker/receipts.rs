@@ -50,11 +50,14 @@ impl<S: Store> Worker<S> {
         if up_to > tip.seq {
             return Err(Refusal::UnknownMessage);
         }
-        let before = self.read_mark(conversation, user).map_err(|error| self.unreadable(&error))?;
-        if up_to <= before {
+        let (before, is_told) =
+            self.read_mark(conversation, user).map_err(|error| self.unreadable(&error))?;
+        if up_to <= before && is_told {
             return Ok(before);
         }
         self.may_write()?;
+        let up_to = up_to.max(before);
+        let mark = ReadMark { up_to, ..mark };
         let ordinal = if up_to == tip.seq {
             tip.ordinal
         } else {
@@ -98,15 +101,16 @@ impl<S: Store> Worker<S> {
         self.fresh_marks.insert((conversation, user), None);
     }
 
-    /// A mark as it is, the present batch included.
-    fn read_mark(&self, conversation: ConversationId, user: UserId) -> Result<Seq, StoreError> {
+    /// A mark as it is, the present batch included, and whether the user's inbox tells of it: of those that the first
+    /// version has set, it does not.
+    fn read_mark(&self, conversation: ConversationId, user: UserId) -> Result<(Seq, bool), StoreError> {
         if let Some(fresh) = self.fresh_marks.get(&(conversation, user)) {
-            return Ok(fresh.unwrap_or_default());
+            return Ok((fresh.unwrap_or_default(), true));
         }
         let key = layout::receipt_key(conversation, user);
         match self.store.get(Table::Receipts, &key)? {
-            Some(value) => open_receipt(&key, &value).map(|(seq, _)| seq),
-            None => Ok(Seq(0)),
+            Some(value) => open_receipt(&key, &value).map(|(seq, ordinal)| (seq, ordinal.is_some())),
+            None => Ok((Seq(0), true)),
         }
     }
 

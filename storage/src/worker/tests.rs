@@ -15,6 +15,7 @@ mod inboxes;
 pub(crate) mod presence;
 pub(crate) mod receipts;
 mod typing;
+mod wishes;
 
 const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -34,12 +35,14 @@ pub(crate) struct Recorder {
     lane_full: bool,
     /// The lane is more than half full.
     no_offers: bool,
+    /// The lane of this one alone is.
+    full_shard: Option<u16>,
     queues_full: bool,
 }
 
 impl Effects for Recorder {
-    fn deliver(&mut self, _shard: u16, delivery: Delivery) -> Result<(), Delivery> {
-        if self.lane_full {
+    fn deliver(&mut self, shard: u16, delivery: Delivery) -> Result<(), Delivery> {
+        if self.lane_full || self.full_shard == Some(shard) {
             return Err(delivery);
         }
         self.delivered.push(delivery);
@@ -158,6 +161,11 @@ impl House {
     fn store_of(&mut self, user: u64) -> &mut Memory {
         let owner = self.owner(user);
         self.workers[owner].store_mut()
+    }
+
+    /// From here on workers hear nothing from each other.
+    pub(crate) fn keep_apart(&mut self) {
+        self.effects.queues_full = true;
     }
 
     fn commits(&self) -> u64 {
@@ -398,6 +406,7 @@ fn another_epoch_or_slice_is_refused() {
     for wrong in ["epoch", "slice"] {
         for (key, command) in [send(1, 2, "a"), register(1, 1, None), sync(1, 1, 0, 0), ack(1, 1, 0)] {
             let owner = usize::from(house.assignment.owner(key.slice()).0);
+            let is_sync = matches!(command, Command::Sync { .. });
             let mut envelope = house.envelope(key.slice(), command);
             let worker = if wrong == "epoch" {
                 envelope.epoch = Epoch(2);
@@ -408,6 +417,8 @@ fn another_epoch_or_slice_is_refused() {
             house.turn(worker, vec![envelope]);
             let words = words(&house.taken());
             assert!(words.len() == 1 && words[0].ends_with("WrongEpoch"), "{wrong}: {words:?}");
+            // Whoever waits for a page must hear that there is none.
+            assert_eq!(words[0].contains("no page"), is_sync, "{wrong}: {words:?}");
         }
     }
 }
@@ -610,6 +621,58 @@ fn a_full_disk_refuses_and_recovers_and_the_live_stay_live() {
         }
     }
     assert_eq!(turned_up, [true, true]);
+}
+
+#[test]
+fn a_database_that_does_not_open_again_at_once_is_opened_later() {
+    let mut house = House::new(2);
+    let (one, other) = apart(&house);
+    let source = house.owner(one);
+    house.run(vec![register(one, 1, None)]);
+    // The first is still at hand, the second is to be read back from the log.
+    house.effects.queues_full = true;
+    house.run(vec![send(one, other, "a")]);
+    house.run(vec![send(one, other, "b")]);
+    house.workers[source].store_mut().arm(Fault::FullAndShut);
+    let refused = house.run(vec![send(one, other, "c")]);
+    assert_eq!(words(&refused), [format!("{one}.1 rejected c StorageFull")]);
+    // The queue has room again, the disk too, but the database does not open at the first attempt.
+    house.effects.queues_full = false;
+    house.workers[source].store_mut().free_space();
+    house.wait(1_000);
+    assert_eq!(house.workers[source].health(), Health::Full, "not for ever");
+    house.taken();
+    assert_eq!(words(&house.run(vec![sync(one, 1, 0, 0)])), [format!("{one}.1 no page StorageFailed")]);
+    house.wait(1_000);
+    assert_eq!(house.workers[source].health(), Health::Good);
+    house.taken();
+    let page = words(&house.run(vec![register(other, 1, Some(0)), sync(other, 1, 0, 0)]));
+    assert!(page[1].starts_with(&format!("{other}.1 page 1..=")), "{page:?}");
+    assert_eq!(house.workers[source].outgoing.iter().map(Outgoing::backlog).sum::<u64>(), 0);
+}
+
+#[test]
+fn sessions_in_doubt_wait_for_a_database_that_is_closed() {
+    let mut house = House::new(1);
+    // More than one turn looks at.
+    house.run((1..=1_500).map(|user| register(user, 1, None)).collect());
+    house.store_of(1).arm(Fault::Full);
+    house.run(vec![send(1, 2, "a")]);
+    house.store_of(1).free_space();
+    house.store_of(1).arm(Fault::FullAndShut);
+    house.now_ms += 1_000;
+    let (key, command) = send(1, 2, "b");
+    let envelope = house.envelope(key.slice(), command);
+    house.turn(0, vec![envelope]);
+    assert_eq!((house.workers[0].health(), house.workers[0].in_doubt), (Health::Full, 500));
+    house.store_of(1).free_space();
+    house.wait(1_000);
+    assert_eq!(house.workers[0].health(), Health::Full, "not for ever, and it comes to rest");
+    house.wait(1_000);
+    assert_eq!((house.workers[0].health(), house.workers[0].in_doubt), (Health::Good, 0));
+    house.run(vec![sync(1, 1, 0, 0), sync(2, 1, 0, 0)]);
+    let told = words(&house.run(vec![send(1, 2, "c"), send(3, 4, "d")]));
+    assert_eq!(told.iter().filter(|word| word.contains("event")).count(), 4, "{told:?}");
 }
 
 /// Two users of different workers, whose conversation is the first one's worker's.

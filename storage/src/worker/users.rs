@@ -46,7 +46,7 @@ impl<S: Store> Worker<S> {
             Registration::TooMany => return Err(Refusal::TooManyDevices),
             Registration::Superseded => return Ok(Delivery::Replaced { session }),
             Registration::Replaces(before) if before != session => {
-                self.wanted_pages.remove(&before);
+                self.wishes.forget(before);
                 self.lists.forget(user, before);
                 self.lanes.answer(before.shard, Delivery::Replaced { session: before }, effects);
             }
@@ -63,7 +63,7 @@ impl<S: Store> Worker<S> {
         if let Some(was_away) = was_away {
             self.presence_of_one_less(user, was_away);
         }
-        self.wanted_pages.remove(&session);
+        self.wishes.forget(session);
         self.lists.forget(user, session);
     }
 
@@ -94,7 +94,7 @@ impl<S: Store> Worker<S> {
         self.reject(session, why, effects);
     }
 
-    fn reject(&mut self, session: SessionAddress, why: Refusal, effects: &mut impl Effects) {
+    pub(super) fn reject(&mut self, session: SessionAddress, why: Refusal, effects: &mut impl Effects) {
         self.counters.refused.add(1);
         self.lanes.answer(session.shard, Delivery::Rejected { session, client_id: None, why }, effects);
     }
@@ -163,6 +163,10 @@ impl<S: Store> Worker<S> {
 
     /// After a failed batch: looks whether the sessions that were live then still have everything.
     pub(super) fn resolve_doubts(&mut self) {
+        if self.health == Health::Full {
+            // The database may be closed until it opens again, and then all of them are in doubt once more.
+            return;
+        }
         for _ in 0..DOUBTS_PER_TURN.min(self.in_doubt) {
             self.in_doubt -= 1;
             let session = *self.sessions.at(self.in_doubt);
@@ -177,73 +181,41 @@ impl<S: Store> Worker<S> {
         }
     }
 
-    /// Remembers that a session wants a page. A later wish of a session takes the place of one that still waits.
-    pub(super) fn want_page(&mut self, session: SessionAddress, wanted: Wanted) {
-        if self.wanted_pages.insert(session, wanted).is_none() {
-            self.wanted.push_back(session);
-        }
-    }
-
-    /// Reads pages, as many bytes of them as a turn may, for shards that have room.
-    pub(super) fn serve_pages(&mut self, effects: &mut impl Effects) {
-        let mut budget = self.identity.limits.turn_page_bytes;
-        for _ in 0..self.wanted.len() {
-            if budget == 0 {
-                break;
-            }
-            let Some(session) = self.wanted.pop_front() else { break };
-            if self.lanes.is_full(session.shard) {
-                self.wanted.push_back(session);
-                continue;
-            }
-            let Some(wanted) = self.wanted_pages.remove(&session) else { continue };
-            let bytes = self.serve_page(session, wanted, effects);
-            budget = budget.saturating_sub(bytes.max(64));
-        }
-    }
-
-    /// Answers a `Sync`, and says how many bytes that took.
-    fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) -> usize {
+    /// Answers a `Sync`.
+    pub(super) fn serve_page(&mut self, session: SessionAddress, wanted: Wanted, effects: &mut impl Effects) {
         let Wanted { user, after, limit, every_entry, .. } = wanted;
         // Replaced or gone, and told so.
-        let Some(index) = self.sessions.find(user, session) else { return 0 };
+        let Some(index) = self.sessions.find(user, session) else { return };
         // Whatever comes of it: not live until a page says so.
         self.sessions.at_mut(index).mode = Mode::Paging;
         let head = match self.head(user) {
             Ok(head) if after <= head => head,
             Ok(_) => {
                 self.refuse_page(session, Refusal::CursorAhead, effects);
-                return 0;
+                return;
             }
             Err(error) => {
                 let why = self.unreadable(&error);
                 self.refuse_page(session, why, effects);
-                return 0;
+                return;
             }
         };
         if !every_entry && head.0 - after.0 > self.identity.limits.snapshot_after {
             return match self.serve_snapshot(session, wanted) {
-                Ok(Some((snapshot, bytes))) => {
+                Ok(Some(snapshot)) => {
                     self.counters.pages.add(1);
                     self.lanes.answer(session.shard, snapshot, effects);
-                    bytes
                 }
-                Ok(None) => {
-                    self.want_page(session, wanted);
-                    0
-                }
-                Err(why) => {
-                    self.refuse_page(session, why, effects);
-                    0
-                }
+                Ok(None) => self.page_when_folded(session, wanted),
+                Err(why) => self.refuse_page(session, why, effects),
             };
         }
-        let (entries, bytes) = match self.read_page(user, after, head, limit) {
+        let entries = match self.read_page(user, after, head, limit) {
             Ok(page) => page,
             Err(error) => {
                 let why = self.unreadable(&error);
                 self.refuse_page(session, why, effects);
-                return 0;
+                return;
             }
         };
         let last = entries.last().map_or(after, |&(rev, _)| rev);
@@ -253,6 +225,5 @@ impl<S: Store> Worker<S> {
         record.mode = if live { Mode::Live } else { Mode::Paging };
         self.counters.pages.add(1);
         self.lanes.answer(session.shard, Delivery::Page { session, entries, head, live }, effects);
-        bytes
     }
 }

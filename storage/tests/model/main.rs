@@ -41,7 +41,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         Just(Fault::CrashBeforeSync),
         Just(Fault::CrashAfterSync),
         Just(Fault::SyncFails),
-        Just(Fault::Full)
+        Just(Fault::Full),
+        Just(Fault::FullAndShut)
     ]
 }
 

@@ -135,6 +135,8 @@ struct Device {
     last: Rev,
     /// The last entry that it ever had.
     most: Rev,
+    /// It has got a list on its present connection.
+    listed: bool,
     sent: Vec<Sent>,
     /// Parts of a snapshot that is under way, and its `rev`.
     parts: Vec<ConversationView>,
@@ -236,6 +238,8 @@ impl Simulation {
             fold_entries: 1 + seed % 7,
             snapshot_after: 6,
             page_bytes: 400 + seed as usize % 4_000,
+            // Hardly ever more than one wish per turn, or all of them.
+            turn_page_bytes: if seed.is_multiple_of(2) { 300 } else { 1 << 20 },
             ..Limits::default()
         };
         let mut simulation = Self {
@@ -269,6 +273,7 @@ impl Simulation {
                     live: false,
                     last: Rev(0),
                     most: Rev(0),
+                    listed: false,
                     sent: Vec::new(),
                     parts: Vec::new(),
                     parts_rev: Rev(0),
@@ -508,6 +513,7 @@ impl Simulation {
         it.session = Some(session);
         it.registered = false;
         it.live = false;
+        it.listed = false;
         it.parts.clear();
         let (user, device) = (it.user, it.id);
         let cursor = (!forgets).then_some(it.last);
@@ -621,7 +627,8 @@ impl Simulation {
                     }
                 }
                 Delivery::Refused { why, .. } => {
-                    assert_eq!(why, Refusal::TooManyDevices);
+                    // Nobody comes in while a database is closed.
+                    assert!(matches!(why, Refusal::TooManyDevices | Refusal::StorageFailed), "{why:?}");
                     it.session = None;
                 }
                 Delivery::Replaced { .. } => it.session = None,
@@ -693,14 +700,16 @@ impl Simulation {
                         other => panic!("{other:?}"),
                     }
                 }
-                // Writing or reading in a group that one is not in, reading what nobody has said, a disk that fails.
+                // Writing or reading in a group that one is not in, reading what nobody has said, a disk that fails, too
+                // many questions.
                 Delivery::Rejected {
                     client_id: None,
                     why:
                         Refusal::UnknownConversation
                         | Refusal::UnknownMessage
                         | Refusal::StorageFailed
-                        | Refusal::StorageFull,
+                        | Refusal::StorageFull
+                        | Refusal::Overloaded,
                     ..
                 } => {}
                 Delivery::Rejected { client_id: None, why, .. } => panic!("{why:?}"),
@@ -721,9 +730,12 @@ impl Simulation {
                 }
                 Delivery::Conversations(list) => {
                     let is_whole = list.end;
+                    it.listed = true;
                     self.lists.push((it.user, list.rev, list.conversations, is_whole));
                 }
                 Delivery::Group(_) => panic!("nobody has asked for one"),
+                // While its database is closed; it comes back by another connection.
+                Delivery::NoPage { why: Refusal::StorageFailed, .. } => self.disconnect(device),
                 Delivery::NoPage { why, .. } => panic!("no page: {why:?}"),
                 Delivery::History(_) => panic!("nobody has asked for one"),
                 Delivery::Presence(_) | Delivery::PresenceMissed => panic!("no shard has asked"),
@@ -838,6 +850,7 @@ impl Simulation {
             assert!(self.is_sound(), "{:?}", self.workers.iter().map(Worker::health).collect::<Vec<_>>());
             for it in self.devices.iter().filter(|it| it.number == wanted) {
                 assert!(it.live, "{it:?} is live in the end");
+                assert!(it.listed, "{it:?} has got the list that it asked for");
             }
         }
         self.check_inboxes();

@@ -166,6 +166,7 @@ fn limits_that_do_not_fit_each_other_are_refused_with_both_sources() {
         ("limits.message", "1MiB", "limits.output"),
         ("limits.output", "128KiB", "limits.output"),
         ("limits.page", "256KiB", "limits.output"),
+        ("limits.group_members", "10000", "limits.output"),
         ("limits.send_burst", "1", "limits.send_per_second"),
     ] {
         let flag = Override { key: key.to_owned(), value: value.to_owned(), flag: "--set".to_owned() };

@@ -1,8 +1,9 @@
 //! Lists of conversations, snapshots, and who is in a group.
 
 use holdfast_protocol::chat::Role;
+use holdfast_protocol::id::GroupId;
 
-use super::groups::{CREW, change, create, edit, say};
+use super::groups::{CREW, act_in, change, create, edit, say};
 use super::receipts::read_in;
 use super::*;
 use crate::command::{ConversationList, ConversationsRequest, GroupChange, GroupRequest};
@@ -10,12 +11,12 @@ use crate::listing::read_checkpoint;
 
 const PAIR: ConversationId = ConversationId::direct(UserId(1), UserId(2));
 
-fn list(user: u64, after: ConversationId, limit: u32) -> (RouteKey, Command) {
+pub(crate) fn list(user: u64, after: ConversationId, limit: u32) -> (RouteKey, Command) {
     let request = ConversationsRequest { user: UserId(user), session: session(user, 1), after, limit };
     (RouteKey::User(UserId(user)), Command::Conversations(request))
 }
 
-fn short_sync(user: u64, device: u64, after: u64, goes_on: bool) -> (RouteKey, Command) {
+pub(crate) fn short_sync(user: u64, device: u64, after: u64, goes_on: bool) -> (RouteKey, Command) {
     let (session, after) = (session(user, device), Rev(after));
     let sync = Command::Sync { user: UserId(user), session, after, limit: 0, every_entry: false, goes_on };
     (RouteKey::User(UserId(user)), sync)
@@ -166,6 +167,40 @@ fn a_snapshot_shows_what_happened_last_as_it_is_now() {
 }
 
 #[test]
+fn a_snapshot_under_way_says_nothing_that_was_changed_behind_ones_back() {
+    for workers in [1, 2, 3] {
+        for comes_back in [false, true] {
+            // One conversation per part.
+            let mut house = House::with(workers, Limits { page_bytes: 1, ..limits(5, 10) });
+            let create_first =
+                GroupChange::Create { title: "First".into(), members: vec![UserId(2)], open_history: false };
+            let first = ConversationId::group(GroupId(1));
+            house.run(vec![act_in(first, 1, "first", Act::Group(create_first)), create(1, &[2, 3], false)]);
+            house.run((0..20).map(|n| say(1, &n.to_string())).collect());
+            house.run(vec![edit(1, "before", 20), register(2, 1, Some(0))]);
+            let begun = house.run(vec![short_sync(2, 1, 0, false)]);
+            assert!(matches!(&begun[..], [Delivery::Snapshot(part)] if !part.end), "{begun:?}");
+            house.run(vec![change(1, "out", GroupChange::Remove(UserId(2))), edit(1, "secret", 21)]);
+            if comes_back {
+                house.run(vec![change(1, "in", GroupChange::Add(vec![UserId(2)]))]);
+            }
+            let rest = house.run(vec![short_sync(2, 1, 0, true)]);
+            let [Delivery::Snapshot(part)] = rest.as_slice() else { panic!("{rest:?}") };
+            let [crew] = part.conversations.as_slice() else { panic!("{part:?}") };
+            assert_eq!((crew.conversation, part.rev, crew.gone), (CREW, Rev(23), false));
+            let shown: Vec<_> =
+                crew.messages.iter().map(|entry| MessageEntry::decode(&entry[..]).unwrap()).collect();
+            let changed: Vec<_> =
+                shown.iter().filter_map(|entry| Some((entry.seq.0, entry.changed_by?.0))).collect();
+            assert_eq!(changed, [(20, 22)], "what was changed before is known");
+            // Where nobody else has it, the database does not hear of the change at all.
+            assert!((19..=20).contains(&shown.len()), "what was changed afterwards is left out at most");
+            assert!(workers > 1 || shown.len() == 19);
+        }
+    }
+}
+
+#[test]
 fn every_entry_comes_to_whoever_wants_every_entry() {
     let mut house = House::with(2, limits(7, 20));
     house.run((0..50).map(|n| send(2, 1, &n.to_string())).collect());
@@ -190,6 +225,39 @@ fn a_checkpoint_of_a_batch_that_failed_is_tried_again() {
     house.wait(1_000);
     house.run((5..30).map(|n| send(2, 1, &n.to_string())).collect());
     assert_eq!(listed(&mut house, 1), ["1.1 list at 29: 1:2: 29 unread 0 read 1 shown, all"]);
+}
+
+#[test]
+fn a_damaged_inbox_costs_its_user_the_list_and_nobody_else_anything() {
+    let mut house = House::with(1, limits(4, 1_000));
+    house.run(vec![send(2, 1, "first")]);
+    house.run(vec![send(2, 1, "second"), send(2, 3, "a")]);
+    let mut damage = Batch::default();
+    let key = layout::inbox_key(UserId(1), Rev(2));
+    let sealed = house.store_of(1).get(Table::Inbox, &key).unwrap().unwrap();
+    damage.put(Table::Inbox, key, sealed.slice(..sealed.len() - 1));
+    house.store_of(1).commit(&damage).unwrap();
+    for round in 0..3 {
+        // Enough for several attempts to write the list down.
+        house.run((0..30).map(|n| send(2, 1, &format!("{round}.{n}"))).collect());
+        assert_eq!(house.workers[0].health(), Health::Good);
+        assert_eq!(listed(&mut house, 1), ["1.1 rejected StorageFailed"]);
+        house.run(vec![register(1, 2, Some(2))]);
+        let snapshot = words(&house.run(vec![short_sync(1, 2, 2, false)]));
+        assert!(snapshot[0].starts_with("1.2 page 3..="), "what is not damaged is there: {snapshot:?}");
+        let others = listed(&mut house, 3);
+        assert_eq!(others, ["3.1 list at 1: 2:3: 1 unread 0 read 1 shown, all"]);
+        house.restart();
+    }
+    assert!(house.workers[0].counters.read().failed_folds == 0, "nothing is tried before there is a reason");
+    // It was repaired.
+    let mut repair = Batch::default();
+    repair.put(Table::Inbox, layout::inbox_key(UserId(1), Rev(2)), sealed);
+    house.run((0..8).map(|n| send(2, 1, &format!("again {n}"))).collect());
+    assert!(house.workers[0].counters.read().failed_folds > 0);
+    house.store_of(1).commit(&repair).unwrap();
+    house.run((0..8).map(|n| send(2, 1, &format!("repaired {n}"))).collect());
+    assert_eq!(listed(&mut house, 1), ["1.1 list at 108: 1:2: 108 unread 0 read 1 shown, all"]);
 }
 
 #[test]

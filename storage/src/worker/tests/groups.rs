@@ -9,7 +9,12 @@ use crate::command::{GroupChange, HistoryFrom};
 
 pub(crate) const CREW: ConversationId = ConversationId::group(GroupId(77));
 
-fn act_in(conversation: ConversationId, by: u64, client_id: &str, act: Act) -> (RouteKey, Command) {
+pub(crate) fn act_in(
+    conversation: ConversationId,
+    by: u64,
+    client_id: &str,
+    act: Act,
+) -> (RouteKey, Command) {
     let message = SendMessage {
         sender: UserId(by),
         device: DeviceId::from_name("phone"),
@@ -48,7 +53,7 @@ pub(crate) fn delete(by: u64, client_id: &str, seq: u64) -> (RouteKey, Command) 
     act_in(CREW, by, client_id, Act::Delete { seq: Seq(seq) })
 }
 
-fn history(by: u64, from: HistoryFrom, limit: u32) -> (RouteKey, Command) {
+pub(crate) fn history(by: u64, from: HistoryFrom, limit: u32) -> (RouteKey, Command) {
     let (user, session) = (UserId(by), session(by, 1));
     let request = HistoryRequest { user, session, conversation: CREW, from, limit };
     (RouteKey::Conversation(CREW), Command::History(request))
