@@ -19,7 +19,12 @@ fn start(directory: &Path, driver: &str) -> Option<ServerProcess> {
         eprintln!("skipped: no server beside the generator; `cargo build -p holdfast-gateway` makes one");
         return None;
     }
-    let settings = ["limits.send_per_second=1000", "limits.send_burst=1000", "heartbeat.interval=500ms"];
+    let settings = [
+        "limits.send_per_second=1000",
+        "limits.send_burst=1000",
+        "heartbeat.interval=500ms",
+        "heartbeat.silence_factor=5",
+    ];
     let mut arguments = vec!["--driver".to_owned(), driver.to_owned()];
     arguments.extend(settings.iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]));
     let options = ServerOptions {
