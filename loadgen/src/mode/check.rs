@@ -23,11 +23,13 @@ const SHOWN_MAX: usize = 20;
 
 /// What the server is started with: no limits of rates, which would only slow the crowd down, and everything else so
 /// small that it is reached.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "limits.send_per_second=100000",
     "limits.send_burst=1000000",
     "limits.control_frames=100000",
     "limits.snapshot_after=300",
+    // More than the crowd has, and few enough for a list of them to fit into the output.
+    "limits.group_members=200",
     "limits.message_body=16KiB",
     "limits.frame=24KiB",
     "limits.message=24KiB",
