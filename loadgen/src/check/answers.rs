@@ -11,7 +11,7 @@ use holdfast_protocol::id::ConversationId;
 
 use super::inbox::Listed;
 use super::judge::{Judge, describe};
-use super::log::{Log, Member};
+use super::log::{Log, Member, parts};
 use super::observation::DeviceIndex;
 use super::violation::{Contract, Fact};
 
@@ -369,7 +369,7 @@ impl Judge {
                 if found.is_some() {
                     break;
                 }
-                found = self.wrong_state(*conversation, state, listed, is_snapshot).map(|what| {
+                found = self.wrong_state(user, *conversation, state, listed, is_snapshot).map(|what| {
                     format!("a {name} of user {user} at rev {rev} tells {conversation} otherwise than the inbox: {what}")
                 });
             }
@@ -387,6 +387,7 @@ impl Judge {
 
     fn wrong_state(
         &self,
+        user: u64,
         conversation: ConversationId,
         state: &chat::ConversationState,
         listed: &Listed,
@@ -423,10 +424,16 @@ impl Judge {
         } else {
             (listed.said > 0).then_some(listed.said).into_iter().collect()
         };
-        if listed.gone {
-            // What was changed after the user had gone is left out: whether it was yet, only the server knows.
-            let is_kept =
-                |seq: &u64| seqs.contains(seq) || log.changes_of(*seq).iter().all(|&by| by <= listed.seq);
+        // What was changed after the user had gone is left out, also when that was after the `rev` and before the answer;
+        // whether it was yet, only the server knows.
+        let later = (listed.seq + 1..).map_while(|seq| log.event(seq));
+        let went = if listed.gone {
+            Some(listed.seq)
+        } else {
+            later.into_iter().find(|event| parts(&event.message, user)).map(|event| event.message.seq)
+        };
+        if let Some(went) = went {
+            let is_kept = |seq: &u64| seqs.contains(seq) || log.changes_of(*seq).iter().all(|&by| by <= went);
             wanted.retain(is_kept);
         }
         if !wanted.ends_with(&seqs)
