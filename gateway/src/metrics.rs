@@ -84,7 +84,7 @@ shard_counters! {
         "Memory of what waits in the process for sockets that are full, spare room included.";
     counter gaps: Counter = "holdfast_gaps_total", "Sessions that could not keep up and were told to sync.";
     counter dropped: Counter = "holdfast_dropped_total",
-        "Notes of who is writing, or has read, that a session had no room for, or said too often.";
+        "Notes of who is writing, has read, or is there, that a session had no room for, or said too often.";
     counter rate_limited: Counter = "holdfast_rate_limited_total", "Frames refused because they came too fast.";
     counter protocol_errors: Counter = "holdfast_protocol_errors_total", "Connections closed for breaking RFC 6455.";
     counter heartbeat_timeouts: Counter = "holdfast_heartbeat_timeouts_total",

@@ -2,6 +2,9 @@
 //! them. With the feature `planted` (TEST ONLY, off by default) the environment variable `HOLDFAST_PLANTED` names one;
 //! without the feature [`Bug::is_planted`] is the constant `false`, and no bug is in the binary.
 
+#[cfg(all(feature = "planted", not(debug_assertions)))]
+compile_error!("`planted` plants bugs on purpose: build with debug assertions, and never ship it");
+
 /// One bug that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {

@@ -35,7 +35,7 @@ use crate::backend::Backend;
 use crate::directory::Directory;
 use crate::metrics::ShardCounters;
 use crate::planted;
-use crate::session::{Context, Devices, EntryJson, Outcome, SessionRules, VerifyToken};
+use crate::session::{Context, Devices, EntryJson, Outcome, Session, SessionRules, VerifyToken};
 
 use connection::{Connection, Paused, Phase, TICK_NANOS, Table, tick_of};
 pub(crate) use drain::Drain;
@@ -423,31 +423,40 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     fn handle_drained(&mut self, id: ConnectionId) {
         let address = self.address(id);
         let Some(connection) = self.table.get(id) else { return };
-        match &mut connection.phase {
+        match &connection.phase {
             Phase::Echo => self.go_on(id, Paused::OUTPUT),
             Phase::Http(_) => self.advance_http(id),
-            Phase::Chat(session) => {
-                let outcome = match self.driver.output(id) {
-                    Some(output) => {
-                        let mut context = context_of(
-                            self.now,
-                            &self.rules,
-                            &self.shared,
-                            &self.counters,
-                            connection.accepted_tick,
-                            output,
-                            &mut self.scratch,
-                        );
-                        session.handle_drained(address, &mut context)
-                    }
-                    None => Outcome::Nothing,
-                };
+            Phase::Chat(_) => {
+                let outcome =
+                    self.with_session(id, |session, context| session.handle_drained(address, context));
+                let outcome = outcome.unwrap_or(Outcome::Nothing);
                 self.carry_out(id, outcome);
                 self.tell_owed_presence(id);
                 self.go_on(id, Paused::OUTPUT);
             }
             Phase::Head | Phase::Lingering | Phase::Closing => {}
         }
+    }
+
+    /// Lets the session of a connection, if there still is one, say something.
+    fn with_session<T>(
+        &mut self,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let connection = self.table.get(id)?;
+        let Phase::Chat(session) = &mut connection.phase else { return None };
+        let output = self.driver.output(id)?;
+        let mut context = context_of(
+            self.now,
+            &self.rules,
+            &self.shared,
+            &self.counters,
+            connection.accepted_tick,
+            output,
+            &mut self.scratch,
+        );
+        Some(act(session, &mut context))
     }
 
     fn handle_closed(&mut self, id: ConnectionId, reason: &CloseReason) {

@@ -7,10 +7,8 @@ use holdfast_reactor::{ConnectionId, Driver};
 use holdfast_router::Key;
 use holdfast_storage::command::{Command, Delivery, UserPresence};
 
-use super::connection::Phase;
-use super::{Shard, context_of};
+use super::Shard;
 use crate::backend::Backend;
-use crate::session::{Context, Session};
 
 /// Users for whom workers are asked in one turn.
 const ASKED_PER_TURN: usize = 1_024;
@@ -72,26 +70,6 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             self.watches.owe(id);
             self.awaiting_output.push(id);
         }
-    }
-
-    fn with_session<T>(
-        &mut self,
-        id: ConnectionId,
-        act: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
-    ) -> Option<T> {
-        let connection = self.table.get(id)?;
-        let Phase::Chat(session) = &mut connection.phase else { return None };
-        let output = self.driver.output(id)?;
-        let mut context = context_of(
-            self.now,
-            &self.rules,
-            &self.shared,
-            &self.counters,
-            connection.accepted_tick,
-            output,
-            &mut self.scratch,
-        );
-        Some(act(session, &mut context))
     }
 
     /// The output of a connection has gone out: what it had no room for follows.

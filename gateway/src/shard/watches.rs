@@ -10,12 +10,12 @@
 //! Never here: sockets, frames, workers.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use holdfast_protocol::id::UserId;
 use holdfast_reactor::ConnectionId;
 use holdfast_storage::command::{LAST_SEEN_STEP_MS, Presence, UserPresence};
-use std::hash::BuildHasher as _;
 
 /// Users whom one connection can watch at most: the configuration allows no more.
 pub(crate) const WATCHED_MAX: usize = 1 << AT_BITS;

@@ -7,7 +7,7 @@
 //! 1. retry     what waited: answers for full lanes, gap notices, a full disk, sessions in doubt
 //! 2. decide    each command in order: sends, entries from other databases; everything else waits for step 4
 //! 3. commit    one batch, one fsync
-//! 4. release   in the order of the commands: answers, events, registrations; then pages, lists, histories
+//! 4. release   in the order of the commands: answers, events, registrations; then pages, lists, histories; then who is there
 //! 5. pump      intents to the other workers, as far as their windows allow
 //! ```
 //!
@@ -630,9 +630,9 @@ impl<S: Store> Worker<S> {
             }
         }
         self.suggest_notes(effects);
-        self.tell_presence(effects);
         self.pending = pending;
         self.grant_wishes(effects);
+        self.tell_presence(effects);
     }
 
     fn publish(&self) {

@@ -19,7 +19,7 @@ use holdfast_reactor::Moment;
 use super::ledger::{Ledger, Place};
 use super::{Books, Counts, Outbox, Settlement, outbox};
 use crate::sequence::{Arrival, SequenceWindow};
-use crate::stamp::{Stamp, StampError};
+use crate::stamp::Stamp;
 
 /// One member's page; a reader uses only its place.
 #[derive(Debug, Clone, Copy)]
@@ -204,22 +204,7 @@ impl Ledger for FunnelBooks {
             self.counts.foreign += 1;
             return;
         };
-        let text = match message.body.as_ref().and_then(|body| body.kind.as_ref()) {
-            Some(body::Kind::Text(text)) => text.as_bytes(),
-            _ => &[],
-        };
-        let is_ours = message.client_id.starts_with(&format!("{:08x}.", self.run));
-        let stamp = match Stamp::parse(text) {
-            Ok(stamp) if stamp.run == self.run => stamp,
-            Ok(_) | Err(StampError::Foreign) if !is_ours => {
-                self.counts.foreign += 1;
-                return;
-            }
-            Ok(_) | Err(_) => {
-                self.counts.corrupted += 1;
-                return;
-            }
-        };
+        let Some(stamp) = self.counts.stamp_of(message, self.run) else { return };
         let sender = self.sender_of(member, &stamp).filter(|_| message.sender == users(stamp.sender));
         let Some(sender) = sender else {
             self.counts.misrouted += 1;

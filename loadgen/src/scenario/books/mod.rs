@@ -99,6 +99,24 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// The stamp that a message of this run carries; a message without one is counted as foreign, or as corrupted when
+    /// its `clientId` says that it is of this run.
+    fn stamp_of(&mut self, message: &chat::Message, run: u32) -> Option<Stamp> {
+        let text = match message.body.as_ref().and_then(|body| body.kind.as_ref()) {
+            Some(body::Kind::Text(text)) => text.as_bytes(),
+            _ => &[],
+        };
+        let is_ours = message.client_id.starts_with(&format!("{run:08x}."));
+        match Stamp::parse(text) {
+            Ok(stamp) if stamp.run == run => return Some(stamp),
+            Ok(_) | Err(StampError::Foreign) if !is_ours => self.foreign += 1,
+            Ok(_) | Err(_) => self.corrupted += 1,
+        }
+        None
+    }
+}
+
+impl Counts {
     fn merge(&mut self, other: &Self) {
         self.sent += other.sent;
         self.acked += other.acked;
@@ -300,22 +318,7 @@ impl Books {
         let me = self.first_member + member;
         let is_own = message.sender == users(me);
         let seq_went_back = self.check_seq(member, is_own, message.seq);
-        let text = match message.body.as_ref().and_then(|body| body.kind.as_ref()) {
-            Some(body::Kind::Text(text)) => text.as_bytes(),
-            _ => &[],
-        };
-        let is_ours = message.client_id.starts_with(&format!("{:08x}.", self.run));
-        let stamp = match Stamp::parse(text) {
-            Ok(stamp) if stamp.run == self.run => stamp,
-            Ok(_) | Err(StampError::Foreign) if !is_ours => {
-                self.counts.foreign += 1;
-                return;
-            }
-            Ok(_) | Err(_) => {
-                self.counts.corrupted += 1;
-                return;
-            }
-        };
+        let Some(stamp) = self.counts.stamp_of(message, self.run) else { return };
         let is_for_us = if is_own { stamp.sender == me } else { stamp.receiver == me };
         if !is_for_us
             || stamp.receiver != self.pairing.receiver(stamp.sender)
