@@ -112,6 +112,8 @@ impl ShardCounters {
             Delivery::Registered { .. } => "registered",
             Delivery::Refused { .. } => "refused",
             Delivery::Replaced { .. } => "replaced",
+            Delivery::Revoked { .. } => "revoked",
+            Delivery::Devices(_) => "devices",
             Delivery::Accepted { .. } => "accepted",
             Delivery::Rejected { .. } => "rejected",
             Delivery::Event { .. } => "event",

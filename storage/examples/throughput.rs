@@ -109,7 +109,15 @@ fn session(user: u64) -> SessionAddress {
 
 fn register(user: u64, cursor: Option<Rev>) -> Command {
     let (device, session) = (DeviceId(1), session(user));
-    Command::Register(Register { user: UserId(user), device, session, accepted_tick: 0, cursor })
+    Command::Register(Register {
+        user: UserId(user),
+        device,
+        device_name: "phone".into(),
+        issued_at: 0,
+        session,
+        accepted_tick: 0,
+        cursor,
+    })
 }
 
 /// Sends, and takes deliveries while the queue is full.

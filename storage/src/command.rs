@@ -100,6 +100,11 @@ pub enum Command {
         /// Nobody is.
         away: bool,
     },
+    /// Asks which devices a user has. Goes to the user's worker. Answer: `Devices` or `Rejected`.
+    Devices(DevicesRequest),
+    /// Shuts one of a user's devices out. Goes to the user's worker. Answer: `Devices` or `Rejected`; the session of the
+    /// device gets `Revoked`.
+    Revoke(Box<Revoke>),
     /// Moves the device's cursor, never back.
     Ack {
         /// Whose inbox.
@@ -129,12 +134,16 @@ pub enum Command {
 }
 
 /// A session that says who it is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Register {
     /// Who.
     pub user: UserId,
     /// Which installation.
     pub device: DeviceId,
+    /// What people know it by.
+    pub device_name: Arc<str>,
+    /// When the token was made, in seconds since 1970: a device that was shut out since is not registered.
+    pub issued_at: u64,
     /// Where the session lives.
     pub session: SessionAddress,
     /// When its connection was accepted, in tenths of a second of the process's monotonic clock. What a client wrote on
@@ -285,6 +294,26 @@ pub struct ConversationsRequest {
     pub limit: u32,
 }
 
+/// Somebody wants to know which devices there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DevicesRequest {
+    /// Whose.
+    pub user: UserId,
+    /// Who gets the answer.
+    pub session: SessionAddress,
+}
+
+/// Somebody shuts a device out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoke {
+    /// Whose device, and who gets the answer.
+    pub request: DevicesRequest,
+    /// Which.
+    pub device: DeviceId,
+    /// What people know it by.
+    pub name: Box<str>,
+}
+
 /// Somebody wants to know who is in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupRequest {
@@ -388,6 +417,13 @@ pub enum Delivery {
         /// Which session.
         session: SessionAddress,
     },
+    /// The device has been shut out; close this one.
+    Revoked {
+        /// Which session.
+        session: SessionAddress,
+    },
+    /// The answer to `Devices` and to `Revoke`.
+    Devices(Box<DeviceList>),
     /// The message is durable.
     Accepted {
         /// Who sent it.
@@ -480,6 +516,7 @@ impl Delivery {
             Self::Registered { session, .. }
             | Self::Refused { session, .. }
             | Self::Replaced { session }
+            | Self::Revoked { session }
             | Self::Accepted { session, .. }
             | Self::Rejected { session, .. }
             | Self::Event { session, .. }
@@ -488,6 +525,7 @@ impl Delivery {
             | Self::Note { session, .. }
             | Self::Gap { session, .. } => *session,
             Self::Snapshot(list) | Self::Conversations(list) => list.session,
+            Self::Devices(list) => list.session,
             Self::Group(group) => group.session,
             Self::History(history) => history.session,
             Self::Receipts(receipts) => receipts.session,
@@ -547,6 +585,30 @@ pub struct ConversationView {
     pub messages: Vec<Bytes>,
 }
 
+/// The devices of a user, in the order of their names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DeviceList {
+    /// For which session.
+    pub session: SessionAddress,
+    /// Those that are connected, and those that have confirmed something and have not been shut out since.
+    pub devices: Vec<DeviceView>,
+}
+
+/// A device of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceView {
+    /// What people know it by.
+    pub name: Box<str>,
+    /// It is connected.
+    pub online: bool,
+    /// It is the one that asks.
+    pub current: bool,
+    /// When it has confirmed something last, in milliseconds since 1970, if ever.
+    pub moved_ms: Option<u64>,
+    /// What it has confirmed.
+    pub cursor: Rev,
+}
+
 /// A group as it is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GroupView {
@@ -584,6 +646,8 @@ pub enum Refusal {
     ClientIdExpired,
     /// More devices than `limits.devices`.
     TooManyDevices,
+    /// The device has been shut out since its token was made.
+    DeviceRevoked,
     /// A durable write failed; nothing was promised. The store takes no more writes.
     StorageFailed,
     /// The disk is full, or the log of what a member's database has still to apply is.

@@ -12,7 +12,8 @@
 //! fan-out    target 2 | position mod 4096 2        →  03 | crc 4 | position 8 | n × (what 1 | conversation 16 | seq 8 | rest)
 //!                                           before  →  02 | crc 4 | position 8 | n × (conversation 16 | seq 8 | users)
 //!                                          earlier  →  01 | crc 4 | position 8 | n × (conversation 16 | seq 8 | user 8)
-//! cursors    user 8 | device 8                     →  01 | crc 4 | rev 8 | time 8 (ms)
+//! cursors    user 8 | device 8, 0: all of them     →  02 | crc 4 | rev 8 | time 8 (ms) | shut out at 8 (ms) | name
+//!                                           before  →  01 | crc 4 | rev 8 | time 8 (ms)
 //! seen       user 8                                →  01 | crc 4 | time 8 (ms)
 //! state      'i'                                   →  01 | crc 4 | last message id 8
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
@@ -50,7 +51,7 @@ use crate::inbox::OwnMark;
 
 /// Version byte of values.
 pub(crate) const VALUE_VERSION: u8 = 1;
-/// Version byte of inbox records with several items, and of read marks with their ordinals.
+/// Version byte of inbox records with several items, of read marks with their ordinals, and of cursors with names.
 pub(crate) const PACKED_VERSION: u8 = 2;
 /// Version byte of intents for several users each.
 const INTENTS_OF_USERS_VERSION: u8 = 2;

@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod command;
+mod device;
 mod directory;
 pub mod engine;
 mod entry;

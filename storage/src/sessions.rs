@@ -269,7 +269,9 @@ mod tests {
         accepted_tick: u32,
     ) -> Registration {
         let (user, device, session) = (UserId(user), DeviceId(device), address(connection));
-        let request = Register { user, device, session, accepted_tick, cursor: None };
+        let device_name = "".into();
+        let request =
+            Register { user, device, device_name, issued_at: 0, session, accepted_tick, cursor: None };
         sessions.register(&request, Rev(0), Mode::Live, 3)
     }
 

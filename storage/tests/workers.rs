@@ -125,7 +125,15 @@ fn session(user: u64) -> SessionAddress {
 }
 
 fn register(user: UserId, device: DeviceId, cursor: Option<Rev>) -> Command {
-    Command::Register(Register { user, device, session: session(user.0), accepted_tick: 0, cursor })
+    Command::Register(Register {
+        user,
+        device,
+        device_name: "phone".into(),
+        issued_at: 0,
+        session: session(user.0),
+        accepted_tick: 0,
+        cursor,
+    })
 }
 
 fn options(directory: &tempfile::TempDir, databases: u16) -> Options {

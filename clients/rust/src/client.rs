@@ -600,6 +600,7 @@ impl<R: Random> Client<R> {
             Frame::History(history) => Answer::History(history),
             Frame::Conversations(conversations) => Answer::Conversations(conversations),
             Frame::Group(group) => Answer::Group(group),
+            Frame::Devices(devices) => Answer::Devices(devices),
             Frame::Receipts(receipts) if is_answer => Answer::Receipts(receipts),
             Frame::Receipts(receipts) => return self.events.push_back(Event::Receipts(receipts)),
             // A pong is life, and nothing else.

@@ -47,6 +47,13 @@ pub enum Question {
         /// Up to which message.
         up_to: Seq,
     },
+    /// Which devices does the user have? Answer: [`Answer::Devices`].
+    Devices,
+    /// A device is to be shut out. Answer: [`Answer::Devices`] without it, once that is durable.
+    RevokeDevice {
+        /// Which.
+        device: String,
+    },
 }
 
 /// Where a part of a conversation begins.
@@ -71,6 +78,8 @@ pub enum Answer {
     Group(chat::GroupState),
     /// See [`Question::Receipts`] and [`Question::Read`].
     Receipts(chat::Receipts),
+    /// See [`Question::Devices`] and [`Question::RevokeDevice`].
+    Devices(chat::Devices),
 }
 
 /// Why a question was not taken.
@@ -134,7 +143,8 @@ impl Questions {
         let is_answer = match (self.waiting.front(), frame) {
             (Some(Question::History { .. }), Frame::History(_))
             | (Some(Question::Conversations { .. }), Frame::Conversations(_))
-            | (Some(Question::Group { .. }), Frame::Group(_)) => true,
+            | (Some(Question::Group { .. }), Frame::Group(_))
+            | (Some(Question::Devices | Question::RevokeDevice { .. }), Frame::Devices(_)) => true,
             // What comes unasked is about one other member; an answer is about all members, or about oneself.
             (Some(Question::Receipts { .. } | Question::Read { .. }), Frame::Receipts(receipts)) => {
                 receipts.members.iter().any(|member| member.user == me)
@@ -178,6 +188,8 @@ fn frame(question: &Question) -> client_frame::Frame {
         Question::Group { conversation } => Frame::Group(chat::GroupRequest { conversation }),
         Question::Receipts { conversation } => Frame::Receipts(chat::ReceiptsRequest { conversation }),
         Question::Read { conversation, up_to } => Frame::Read(chat::Read { conversation, up_to: up_to.0 }),
+        Question::Devices => Frame::Devices(chat::DevicesRequest {}),
+        Question::RevokeDevice { device } => Frame::RevokeDevice(chat::RevokeDevice { device }),
     }
 }
 

@@ -14,6 +14,7 @@ import {
   SUBPROTOCOL,
   type Accepted,
   type Conversations,
+  type DeviceState,
   type GroupState,
   type History,
   type NamedFrame,
@@ -317,6 +318,16 @@ export class Client {
   /** What a group is called, and who is in it. */
   group(conversation: string): Promise<GroupState> {
     return this.#query({ group: { conversation: checkConversation(conversation) } }) as Promise<GroupState>;
+  }
+
+  /** Which devices the user has. */
+  devices(): Promise<readonly DeviceState[]> {
+    return this.#query({ devices: {} }) as Promise<readonly DeviceState[]>;
+  }
+
+  /** Shuts a device out: its session is closed, and tokens made until now are worthless on it. Those that are left. */
+  revokeDevice(device: string): Promise<readonly DeviceState[]> {
+    return this.#query({ revokeDevice: { device } }) as Promise<readonly DeviceState[]>;
   }
 
   /** The user is writing, or not any more; to be said every 3 s while that goes on. Without a connection it is not. */

@@ -28,7 +28,9 @@ export type QueryFrame =
   | { readonly receipts: { conversation: string } }
   | { readonly read: { conversation: string; upTo: Id } }
   | { readonly conversations: { after: string; limit: number } }
-  | { readonly group: { conversation: string } };
+  | { readonly group: { conversation: string } }
+  | { readonly devices: Record<string, never> }
+  | { readonly revokeDevice: { device: string } };
 
 export type ClientFrame =
   | NamedFrame
@@ -101,6 +103,18 @@ export interface GroupState {
   readonly seq: Id;
 }
 
+/** A device of the user. */
+export interface DeviceState {
+  readonly device: string;
+  readonly online: boolean;
+  /** It is the one that asks. */
+  readonly current: boolean;
+  /** Of one that is not connected: when it confirmed something last, in milliseconds since 1970. */
+  readonly lastSeenMs?: Id;
+  /** The last `rev` that it has confirmed. */
+  readonly cursor: Id;
+}
+
 export interface UserTyping {
   readonly conversation: string;
   readonly user: Id;
@@ -135,6 +149,7 @@ export type ServerFrame =
   | { readonly kind: "conversations"; readonly conversations: Conversations }
   | { readonly kind: "snapshot"; readonly part: Conversations }
   | { readonly kind: "group"; readonly group: GroupState }
+  | { readonly kind: "devices"; readonly devices: readonly DeviceState[] }
   | { readonly kind: "typing"; readonly typing: UserTyping }
   | { readonly kind: "presence"; readonly users: readonly UserPresence[] }
   | { readonly kind: "gap" }
@@ -214,6 +229,18 @@ const readers: { readonly [name: string]: ((content: Fields) => ServerFrame) | u
       }),
       seq: idIn(content, "seq"),
     },
+  }),
+  devices: (content) => ({
+    kind: "devices",
+    devices: listIn(content, "devices").map((device) => {
+      const state = {
+        device: textIn(device, "device"),
+        online: flagIn(device, "online"),
+        current: flagIn(device, "current"),
+        cursor: idIn(device, "cursor"),
+      };
+      return device["lastSeenMs"] === undefined ? state : { ...state, lastSeenMs: idIn(device, "lastSeenMs") };
+    }),
   }),
   typing: (content) => ({
     kind: "typing",

@@ -432,6 +432,7 @@ export class Machine {
       case "history":
       case "conversations":
       case "group":
+      case "devices":
         return this.#settle(this.#queries.answer(frame, state.user));
       case "typing":
         this.#events.push({ kind: "typing", typing: frame.typing });

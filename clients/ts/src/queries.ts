@@ -1,13 +1,13 @@
 /**
  * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`, `conversations`,
- * `group`.
+ * `group`, `devices`, `revokeDevice`.
  *
  * A refusal of one does not say which it means, so one is in flight at a time: then it can only be that one. An answer
  * is known by its conversation, and by not contradicting the question.
  */
 
 import { RequestError } from "./errors.ts";
-import type { Conversations, GroupState, History, QueryFrame, Receipts, ServerFrame } from "./frames.ts";
+import type { Conversations, DeviceState, GroupState, History, QueryFrame, Receipts, ServerFrame } from "./frames.ts";
 import { compareIds, conversationId, maxId, type Id } from "./ids.ts";
 
 type HistoryQuery = { readonly conversation: string; readonly before?: Id; readonly after?: Id };
@@ -18,8 +18,8 @@ interface Query {
   sentMs: number | null;
 }
 
-export type Answer = History | Receipts | Conversations | GroupState;
-export type AnswerFrame = Extract<ServerFrame, { kind: "history" | "receipts" | "conversations" | "group" }>;
+export type Answer = History | Receipts | Conversations | GroupState | readonly DeviceState[];
+export type AnswerFrame = Extract<ServerFrame, { kind: "history" | "receipts" | "conversations" | "group" | "devices" }>;
 
 /** What has become of a query. */
 export type Answered = { readonly id: number; readonly answer: Answer };
@@ -92,6 +92,8 @@ export class Queries {
         return "conversations" in frame ? this.#settle(id, answer.conversations) : null;
       case "group":
         return "group" in frame && frame.group.conversation === answer.group.conversation ? this.#settle(id, answer.group) : null;
+      case "devices":
+        return "devices" in frame || "revokeDevice" in frame ? this.#settle(id, answer.devices) : null;
     }
   }
 

@@ -77,6 +77,16 @@ test("every request is written as the schema says", async () => {
   assert.deepEqual(world.sent(), [{ group: { conversation: "g7" } }]);
   world.give({ group: { conversation: "g7", title: "Roof", openHistory: false, members: [], seq: "9" } });
   assert.equal((await group).title, "Roof");
+  const phone = { device: "phone", online: true, current: true, cursor: "7" };
+  const laptop = { device: "laptop", online: false, current: false, lastSeenMs: "1780000000000", cursor: "5" };
+  const devices = client.devices();
+  assert.deepEqual(world.sent(), [{ devices: {} }]);
+  world.give({ devices: { devices: [laptop, phone] } });
+  assert.deepEqual(await devices, [laptop, phone]);
+  const left = client.revokeDevice("laptop");
+  assert.deepEqual(world.sent(), [{ revokeDevice: { device: "laptop" } }]);
+  world.give({ devices: { devices: [phone] } });
+  assert.deepEqual(await left, [phone]);
   const both = [client.read("@43", "7"), client.read("@43", 7n)];
   assert.deepEqual(world.sent(), [{ read: { conversation: "@43", upTo: "7" } }]);
   world.give({ receipts: { conversation: "42:43", members: [{ user: "42", read: "7" }] } });

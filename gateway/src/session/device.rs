@@ -1,6 +1,7 @@
 //! Names of devices, each in memory once: a million sessions on phones share one "phone".
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use holdfast_protocol::id::DeviceId;
 use rustc_hash::FxHashMap;
@@ -10,8 +11,8 @@ use rustc_hash::FxHashMap;
 pub struct Device {
     /// What workers know it by.
     pub id: DeviceId,
-    /// What people know it by.
-    pub name: Box<str>,
+    /// What people know it by; workers share it.
+    pub name: Arc<str>,
 }
 
 /// The devices that the sessions of a shard are on.

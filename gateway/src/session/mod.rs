@@ -14,12 +14,14 @@
 //! Invariant: the `rev`s written to a peer between two `gap`s or `sync`s rise by exactly one.
 
 mod device;
+mod devices;
 mod lists;
 mod presence;
 mod rate;
 mod requests;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_protocol::chat::close::{self, ChatClose};
@@ -231,12 +233,19 @@ impl Session {
         accepted_tick: u32,
         cursor: Option<Rev>,
     ) -> Outcome {
-        let id = device.id;
         self.user = claims.user;
-        self.device = Some(device);
         self.expires_s = u32::try_from(claims.expires_at).unwrap_or(u32::MAX);
         self.state = State::Registering;
-        let request = Register { user: self.user, device: id, session, accepted_tick, cursor };
+        let request = Register {
+            user: self.user,
+            device: device.id,
+            device_name: Arc::clone(&device.name),
+            issued_at: claims.issued_at,
+            session,
+            accepted_tick,
+            cursor,
+        };
+        self.device = Some(device);
         Outcome::Submit(Key::User(self.user), Command::Register(request))
     }
 
@@ -331,6 +340,12 @@ impl Session {
                 let away = Command::Away { user: this.user, session, away: set.away };
                 Outcome::Submit(Key::User(this.user), away)
             }),
+            (_, client_frame::Frame::Devices(_)) => {
+                self.limited(context, |this, _| this.ask_for_devices(session))
+            }
+            (_, client_frame::Frame::RevokeDevice(revoke)) => {
+                self.limited(context, |this, context| this.revoke_device(&revoke, session, context))
+            }
             (_, client_frame::Frame::Ack(ack)) => self.limited(context, |this, _| {
                 let Some((user, device)) = this.identity() else { return Outcome::Nothing };
                 Outcome::Submit(Key::User(user), Command::Ack { user, device, session, rev: Rev(ack.rev) })
@@ -555,6 +570,7 @@ impl Session {
                 self.write_error(context, code, text, 0, "");
                 match why {
                     Refusal::TooManyDevices => close::TOO_MANY_DEVICES,
+                    Refusal::DeviceRevoked => close::REVOKED,
                     Refusal::CursorAhead => close::PROTOCOL,
                     Refusal::StorageFailed | Refusal::StorageFull => close::STORAGE,
                     _ => close::OVERLOADED,
@@ -563,6 +579,11 @@ impl Session {
             }
             Delivery::Replaced { .. } if planted::REPLACED_GOES_ON.is_planted() => Outcome::Nothing,
             Delivery::Replaced { .. } => close::REPLACED.into(),
+            Delivery::Revoked { .. } => close::REVOKED.into(),
+            Delivery::Devices(list) => {
+                self.handle_devices(*list, context);
+                Outcome::Nothing
+            }
             Delivery::Accepted { client_id, message_id, seq, group, .. } => {
                 let client_id = String::from_utf8_lossy(&client_id).into_owned();
                 let conversation = group.map(|group| ConversationId::group(group).to_string());
@@ -916,6 +937,10 @@ fn explain(why: Refusal) -> (&'static str, &'static str) {
         Refusal::TooManyDevices => {
             (error_code::TOO_MANY_DEVICES, "the user has as many devices as limits.devices allows")
         }
+        Refusal::DeviceRevoked => (
+            error_code::DEVICE_REVOKED,
+            "the user has shut this device out since the token was made; sign in anew",
+        ),
         Refusal::StorageFailed => {
             (error_code::STORAGE_FAILED, "the message could not be made durable; nothing was stored")
         }

@@ -52,7 +52,9 @@ pub(super) fn client_id(frame: &client_frame::Frame) -> &str {
         | Frame::Conversations(_)
         | Frame::Group(_)
         | Frame::WatchPresence(_)
-        | Frame::SetAway(_) => "",
+        | Frame::SetAway(_)
+        | Frame::Devices(_)
+        | Frame::RevokeDevice(_) => "",
     }
 }
 
@@ -118,7 +120,9 @@ pub(super) fn act(
         | Frame::Conversations(_)
         | Frame::Group(_)
         | Frame::WatchPresence(_)
-        | Frame::SetAway(_) => {
+        | Frame::SetAway(_)
+        | Frame::Devices(_)
+        | Frame::RevokeDevice(_) => {
             unreachable!("the session handles these itself")
         }
     })

@@ -71,6 +71,8 @@ closes! {
     REPLACED = 4003, "replaced";
     /// The user has as many devices as are allowed: remove one first.
     TOO_MANY_DEVICES = 4004, "too_many_devices";
+    /// The user has shut this device out: sign in anew.
+    REVOKED = 4005, "revoked";
     /// No `hello` came in time.
     HELLO_TIMEOUT = 4100, "hello_timeout";
     /// More frames than allowed, and the errors that said so did not help.

@@ -29,6 +29,8 @@ codes! {
     BAD_DEVICE = "bad_device";
     /// The user has as many devices as are allowed.
     TOO_MANY_DEVICES = "too_many_devices";
+    /// The user has shut this device out since the token was made.
+    DEVICE_REVOKED = "device_revoked";
     /// The `clientId` is not 1 to 64 bytes long.
     BAD_CLIENT_ID = "bad_client_id";
     /// The `clientId` was used so long ago that its answer is not kept any more; the message was not sent again.

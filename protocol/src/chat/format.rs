@@ -193,7 +193,7 @@ mod tests {
                 "no frame of this version in the message; it must hold exactly one of `hello`, `send`, `ack`, \
                  `sync`, `ping`, `createGroup`, `addMembers`, `removeMember`, `leave`, `rename`, `setRole`, `edit`, \
                  `delete`, `history`, `typing`, `read`, `receipts`, `conversations`, `group`, \
-                 `watchPresence`, `setAway`"
+                 `watchPresence`, `setAway`, `devices`, `revokeDevice`"
             );
         }
     }

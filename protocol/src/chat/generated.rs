@@ -4,7 +4,7 @@
 pub struct ClientFrame {
     #[prost(
         oneof = "client_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
     )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
@@ -54,6 +54,10 @@ pub mod client_frame {
         WatchPresence(super::WatchPresence),
         #[prost(message, tag = "21")]
         SetAway(super::SetAway),
+        #[prost(message, tag = "22")]
+        Devices(super::DevicesRequest),
+        #[prost(message, tag = "23")]
+        RevokeDevice(super::RevokeDevice),
     }
 }
 /// What a server sends.
@@ -61,7 +65,7 @@ pub mod client_frame {
 pub struct ServerFrame {
     #[prost(
         oneof = "server_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
     )]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
@@ -99,6 +103,8 @@ pub mod server_frame {
         Group(super::GroupState),
         #[prost(message, tag = "15")]
         Presence(super::Presence),
+        #[prost(message, tag = "16")]
+        Devices(super::Devices),
     }
 }
 /// Says who is there; the first frame of a connection that did not say so in its handshake.
@@ -349,6 +355,16 @@ pub struct WatchPresence {
 pub struct SetAway {
     #[prost(bool, tag = "1")]
     pub away: bool,
+}
+/// Asks for the user's devices. Answer: `devices`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevicesRequest {}
+/// Shuts a device out: its session is closed, tokens that were made until now are worthless on it, and its cursor is
+/// forgotten. Answer: `devices` without it. With a newer token it may come back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeDevice {
+    #[prost(string, tag = "1")]
+    pub device: ::prost::alloc::string::String,
 }
 /// A group began, with these members.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -709,6 +725,30 @@ pub struct UserPresence {
     /// Of a user who is not online: when the last device went, in steps of 10 s, if the user has ever been there.
     #[prost(uint64, optional, tag = "4")]
     pub last_seen_ms: ::core::option::Option<u64>,
+}
+/// The user's devices, in the order of their names.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Devices {
+    #[prost(message, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<DeviceState>,
+}
+/// A device of the user.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceState {
+    #[prost(string, tag = "1")]
+    pub device: ::prost::alloc::string::String,
+    /// It is connected.
+    #[prost(bool, tag = "2")]
+    pub online: bool,
+    /// It is the one that asks.
+    #[prost(bool, tag = "3")]
+    pub current: bool,
+    /// Of one that is not connected: when it confirmed something last, in steps of 10 s.
+    #[prost(uint64, optional, tag = "4")]
+    pub last_seen_ms: ::core::option::Option<u64>,
+    /// The last `rev` that it has confirmed.
+    #[prost(uint64, tag = "5")]
+    pub cursor: u64,
 }
 /// Inbox entries in the order of their `rev`, without a hole.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -20,12 +20,12 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{
     Accepted, Ack, AddMembers, Body, ClientFrame, Content, ConversationState, Conversations,
-    ConversationsRequest, CreateGroup, Custom, Delete, Deleted, Drain, Edit, Edited, Entry, Error, Event,
-    Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello, History, HistoryRequest, Leave, Limits,
-    Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded, Message, Page, Ping, Pong, Presence, Read,
-    ReadMark, Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, Role, RoleSet, Send, ServerFrame,
-    SetAway, SetRole, Snapshot, Sync, Typing, UserPresence, UserTyping, WatchPresence, Welcome, body,
-    client_frame, content, entry, server_frame,
+    ConversationsRequest, CreateGroup, Custom, Delete, Deleted, DeviceState, Devices, DevicesRequest, Drain,
+    Edit, Edited, Entry, Error, Event, Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello,
+    History, HistoryRequest, Leave, Limits, Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded,
+    Message, Page, Ping, Pong, Presence, Read, ReadMark, Receipts, ReceiptsRequest, RemoveMember, Rename,
+    Renamed, RevokeDevice, Role, RoleSet, Send, ServerFrame, SetAway, SetRole, Snapshot, Sync, Typing,
+    UserPresence, UserTyping, WatchPresence, Welcome, body, client_frame, content, entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -108,6 +108,11 @@ object!(ConversationsRequest { "after" => after, "limit" => limit });
 object!(GroupRequest { "conversation" => conversation });
 object!(WatchPresence { "users" => users });
 object!(SetAway { "away" => away });
+object!(RevokeDevice { "device" => device });
+object!(Devices { "devices" => devices });
+object!(DeviceState {
+    "device" => device, "online" => online, "current" => current, "lastSeenMs" => last_seen_ms, "cursor" => cursor,
+});
 object!(Presence { "users" => users });
 object!(UserPresence { "user" => user, "online" => online, "away" => away, "lastSeenMs" => last_seen_ms });
 object!(ConversationState {
@@ -168,13 +173,13 @@ one_of!(ClientFrame.frame: client_frame::Frame {
     "leave" => Leave, "rename" => Rename, "setRole" => SetRole, "edit" => Edit, "delete" => Delete,
     "history" => History, "typing" => Typing, "read" => Read, "receipts" => Receipts,
     "conversations" => Conversations, "group" => Group, "watchPresence" => WatchPresence,
-    "setAway" => SetAway,
+    "setAway" => SetAway, "devices" => Devices, "revokeDevice" => RevokeDevice,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
     "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong, "history" => History,
     "typing" => Typing, "receipts" => Receipts, "conversations" => Conversations, "snapshot" => Snapshot,
-    "group" => Group, "presence" => Presence,
+    "group" => Group, "presence" => Presence, "devices" => Devices,
 });
 one_of!(Body.kind: body::Kind {
     "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,
@@ -183,6 +188,19 @@ one_of!(Body.kind: body::Kind {
 });
 one_of!(Content.kind: content::Kind { "text" => Text, "custom" => Custom, "media" => Media });
 one_of!(Entry.kind: entry::Kind { "message" => Message, "read" => Read });
+
+impl Object for DevicesRequest {
+    const FIELDS: &'static [&'static str] = &[];
+    const ONE_OF: bool = false;
+
+    fn read_field<'de, A: MapAccess<'de>>(&mut self, _: usize, _: &mut A) -> Result<(), A::Error> {
+        unreachable!("it has no fields")
+    }
+
+    fn write_fields<M: SerializeMap>(&self, _: &mut M) -> Result<(), M::Error> {
+        Ok(())
+    }
+}
 
 /// Reads one object and nothing after it.
 pub(super) fn from_slice<T: Object>(bytes: &[u8]) -> Result<T, serde_json::Error> {
@@ -335,6 +353,9 @@ struct OneOf(&'static [&'static str]);
 
 impl fmt::Display for OneOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
         for (index, name) in self.0.iter().enumerate() {
             write!(f, "{}`{name}`", if index == 0 { "" } else { ", " })?;
         }

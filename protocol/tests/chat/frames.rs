@@ -194,6 +194,8 @@ pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
         prop::collection::vec(number(), 0..4)
             .prop_map(|users| Frame::WatchPresence(chat::WatchPresence { users })),
         any::<bool>().prop_map(|away| Frame::SetAway(chat::SetAway { away })),
+        Just(Frame::Devices(chat::DevicesRequest {})),
+        text().prop_map(|device| Frame::RevokeDevice(chat::RevokeDevice { device })),
         group_request(),
         (text(), text(), number(), prop::option::of(content())).prop_map(
             |(client_id, conversation, seq, content)| Frame::Edit(Edit {
@@ -255,6 +257,18 @@ fn user_presence() -> impl Strategy<Value = chat::UserPresence> {
     )
 }
 
+fn device_state() -> impl Strategy<Value = chat::DeviceState> {
+    (text(), any::<bool>(), any::<bool>(), prop::option::of(number()), number()).prop_map(
+        |(device, online, current, last_seen_ms, cursor)| chat::DeviceState {
+            device,
+            online,
+            current,
+            last_seen_ms,
+            cursor,
+        },
+    )
+}
+
 pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
     use server_frame::Frame;
     let limits = (small(), small(), small(), small()).prop_map(
@@ -298,6 +312,8 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
         }),
         prop::collection::vec(user_presence(), 0..4)
             .prop_map(|users| Frame::Presence(chat::Presence { users })),
+        prop::collection::vec(device_state(), 0..4)
+            .prop_map(|devices| Frame::Devices(chat::Devices { devices })),
         (conversation_states(), number(), any::<bool>()).prop_map(|(conversations, rev, end)| {
             Frame::Conversations(Conversations { conversations, rev, end })
         }),

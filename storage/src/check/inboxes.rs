@@ -9,6 +9,7 @@ use holdfast_router::Key as RouteKey;
 use prost::Message as _;
 
 use super::{Checker, entry_in, in_bites, slice_of, split_message_key, split_pair};
+use crate::device::Kept;
 use crate::engine::{Store, StoreError, Table};
 use crate::entry::MessageEntry;
 use crate::inbox::{self, Facts, Item, OwnMark, Traits};
@@ -205,8 +206,8 @@ impl Checker {
     pub(super) fn cursors(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
         in_bites(store, Table::Cursors, 16, |key, value| {
             self.report.cursors += 1;
-            match (split_pair(key), layout::open_numbers::<2>(Table::Cursors, key, value)) {
-                (Some((user, device)), Ok([rev, _])) => {
+            match (split_pair(key), Kept::open(key, value)) {
+                (Some((user, device)), Ok(Kept { cursor: Rev(rev), .. })) => {
                     let (user, device) = (UserId(user), DeviceId(device));
                     let (from, to) =
                         (layout::inbox_key(user, Rev(1)), layout::inbox_key(user, Rev(u64::MAX)));

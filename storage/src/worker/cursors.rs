@@ -5,29 +5,40 @@
 //! and go with a batch then.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use holdfast_protocol::id::{DeviceId, Rev, UserId};
 
+use crate::device::Kept;
 use crate::engine::{Batch, Key, Store, StoreError, Table, Visit};
 use crate::layout;
 
 /// Cursors that are not on disk yet.
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
-    dirty: BTreeMap<(u64, u64), Rev>,
+    dirty: BTreeMap<(u64, u64), Moved>,
     /// Those that are in the present batch.
-    flushing: BTreeMap<(u64, u64), Rev>,
+    flushing: BTreeMap<(u64, u64), Moved>,
     since_ms: u64,
+    /// Records that the present batch has written for a reason of their own: none of them gives way.
+    written: Vec<Key>,
+}
+
+/// How far a device is, and what people know it by.
+#[derive(Debug, Clone)]
+struct Moved {
+    rev: Rev,
+    name: Arc<str>,
 }
 
 impl Cursors {
     /// Moves a cursor, never back.
-    pub(super) fn set(&mut self, user: UserId, device: DeviceId, rev: Rev, now_ms: u64) {
+    pub(super) fn set(&mut self, user: UserId, device: DeviceId, name: &Arc<str>, rev: Rev, now_ms: u64) {
         if self.dirty.is_empty() {
             self.since_ms = now_ms;
         }
-        let cursor = self.dirty.entry((user.0, device.0)).or_default();
-        *cursor = rev.max(*cursor);
+        let name = Arc::clone(name);
+        raise(&mut self.dirty, (user.0, device.0), Moved { rev, name });
     }
 
     /// How many are not on disk yet.
@@ -35,10 +46,20 @@ impl Cursors {
         self.dirty.len()
     }
 
-    /// A device's cursor.
-    pub(super) fn get(&self, store: &impl Store, user: UserId, device: DeviceId) -> Result<Rev, StoreError> {
-        let dirty = self.dirty.get(&(user.0, device.0)).copied().unwrap_or_default();
-        Ok(read(store, &layout::cursor_key(user, device))?.map_or(dirty, |(rev, _)| rev.max(dirty)))
+    /// A device's cursor, where its record is this.
+    pub(super) fn of(&self, user: UserId, device: DeviceId, kept: Option<&Kept>) -> Rev {
+        let dirty = self.dirty.get(&(user.0, device.0)).map_or(Rev(0), |moved| moved.rev);
+        kept.map_or(dirty, |kept| kept.cursor.max(dirty))
+    }
+
+    /// The device starts from the beginning.
+    pub(super) fn forget(&mut self, user: UserId, device: DeviceId) {
+        self.dirty.remove(&(user.0, device.0));
+    }
+
+    /// The present batch has written this record.
+    pub(super) fn wrote(&mut self, key: Key) {
+        self.written.push(key);
     }
 
     /// In how many milliseconds cursors must be written.
@@ -64,68 +85,86 @@ impl Cursors {
         now_ms: u64,
     ) -> Result<(), StoreError> {
         self.flushing = std::mem::take(&mut self.dirty);
-        // New devices per user, so that several new ones in one batch are counted together.
+        // Current devices per user, so that several new ones in one batch are counted together.
         let mut user_now = None;
-        let mut kept: Vec<(u64, Key)> = Vec::new();
-        for (&(user, device), &rev) in &self.flushing {
+        let mut current: Vec<(Key, Kept)> = Vec::new();
+        for (&(user, device), moved) in &self.flushing {
             let (user, device) = (UserId(user), DeviceId(device));
             let key = layout::cursor_key(user, device);
             let before = read(store, &key)?;
-            if before.is_none() {
+            let mut kept = before.clone().unwrap_or_default();
+            kept.cursor = kept.cursor.max(moved.rev);
+            kept.moved_ms = now_ms.max(1);
+            if !moved.name.is_empty() {
+                kept.name = Box::from(&*moved.name);
+            }
+            if before.is_none_or(|before| !before.is_current()) {
                 if user_now != Some(user) {
                     user_now = Some(user);
-                    kept = of_user(store, user)?;
+                    current = of_user(store, user)?;
+                    current.retain(|(key, kept)| kept.is_current() && !self.written.contains(key));
                 }
-                if kept.len() >= usize::from(most_devices)
-                    && let Some(oldest) = (0..kept.len()).min_by_key(|&at| kept[at].0)
+                if current.len() >= usize::from(most_devices)
+                    && let Some(oldest) = (0..current.len()).min_by_key(|&at| current[at].1.moved_ms)
                 {
-                    let (_, oldest) = kept.swap_remove(oldest);
-                    batch.remove(Table::Cursors, oldest);
+                    let (oldest, left) = current.swap_remove(oldest);
+                    if left.revoked_ms == 0 {
+                        batch.remove(Table::Cursors, oldest);
+                    } else {
+                        // Its older tokens stay worthless.
+                        batch.put(Table::Cursors, oldest, left.without_cursor().seal());
+                    }
                 }
-                kept.push((now_ms, key.clone()));
+                current.push((key.clone(), kept.clone()));
             }
-            let rev = before.map_or(rev, |(before, _)| before.max(rev));
-            batch.put(Table::Cursors, key, layout::seal_numbers([rev.0, now_ms]));
+            batch.put(Table::Cursors, key, kept.seal());
         }
         Ok(())
     }
 
     pub(super) fn commit(&mut self) {
         self.flushing.clear();
+        self.written.clear();
     }
 
     /// The batch is not durable: they wait again.
     pub(super) fn abandon(&mut self) {
-        for (device, rev) in std::mem::take(&mut self.flushing) {
-            let cursor = self.dirty.entry(device).or_default();
-            *cursor = rev.max(*cursor);
+        self.written.clear();
+        for (device, moved) in std::mem::take(&mut self.flushing) {
+            raise(&mut self.dirty, device, moved);
         }
     }
 }
 
-fn read(store: &impl Store, key: &[u8]) -> Result<Option<(Rev, u64)>, StoreError> {
-    let Some(value) = store.get(Table::Cursors, key)? else { return Ok(None) };
-    let [rev, moved_ms] = layout::open_numbers(Table::Cursors, key, &value)?;
-    Ok(Some((Rev(rev), moved_ms)))
+fn raise(cursors: &mut BTreeMap<(u64, u64), Moved>, device: (u64, u64), moved: Moved) {
+    let cursor = cursors.entry(device).or_insert_with(|| moved.clone());
+    cursor.rev = cursor.rev.max(moved.rev);
 }
 
-/// When each cursor of a user was moved last.
-fn of_user(store: &impl Store, user: UserId) -> Result<Vec<(u64, Key)>, StoreError> {
+/// A device's record.
+pub(super) fn read(store: &impl Store, key: &[u8]) -> Result<Option<Kept>, StoreError> {
+    store.get(Table::Cursors, key)?.map(|value| Kept::open(key, &value)).transpose()
+}
+
+/// All records of a user, in the order of the devices' ids.
+pub(super) fn of_user(store: &impl Store, user: UserId) -> Result<Vec<(Key, Kept)>, StoreError> {
     let mut found = Ok(Vec::new());
     let (from, to) = (layout::cursor_key(user, DeviceId(0)), layout::cursor_key(user, DeviceId(u64::MAX)));
-    store.scan(Table::Cursors, &from, &to, &mut |key, value| match (
-        layout::open_numbers(Table::Cursors, key, &value),
-        &mut found,
-    ) {
-        (Ok([_, moved_ms]), Ok(found)) => {
-            found.push((moved_ms, Key::from_slice(key)));
-            Visit::More
-        }
-        (Err(error), found) => {
-            *found = Err(error);
-            Visit::Enough
-        }
-        (Ok(_), Err(_)) => Visit::Enough,
-    })?;
+    store.scan(
+        Table::Cursors,
+        &from,
+        &to,
+        &mut |key, value| match (Kept::open(key, &value), &mut found) {
+            (Ok(kept), Ok(found)) => {
+                found.push((Key::from_slice(key), kept));
+                Visit::More
+            }
+            (Err(error), found) => {
+                *found = Err(error);
+                Visit::Enough
+            }
+            (Ok(_), Err(_)) => Visit::Enough,
+        },
+    )?;
     found
 }

@@ -50,9 +50,10 @@ use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq,
 use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 
 use crate::command::{
-    ClientId, Command, ConversationsRequest, Delivery, GroupRequest, HistoryRequest, Notice, ReceiptsRequest,
-    Refusal, Register, SessionAddress,
+    ClientId, Command, ConversationsRequest, Delivery, DevicesRequest, GroupRequest, HistoryRequest, Notice,
+    ReceiptsRequest, Refusal, Register, SessionAddress,
 };
+use crate::device::Names;
 use crate::engine::{Batch, Key, Store, StoreError, Table};
 use crate::entry::MessageEntry;
 use crate::heads::Heads;
@@ -63,6 +64,7 @@ use crate::stats::Counters;
 
 mod conversations;
 mod cursors;
+mod devices;
 mod fan_out;
 mod groups;
 mod history;
@@ -183,6 +185,7 @@ pub struct Worker<S> {
 
     sessions: Sessions,
     cursors: Cursors,
+    names: Names,
     last_seen: LastSeen,
     changes: Changes,
     lists: Lists,
@@ -224,6 +227,8 @@ enum Pending {
     Watch { user: UserId, shard: u16 },
     Away { user: UserId, session: SessionAddress, away: bool },
     Notice(Notice),
+    Devices(DevicesRequest),
+    Revoked { device: DeviceId, request: DevicesRequest },
 }
 
 impl<S: Store> Worker<S> {
@@ -282,6 +287,7 @@ impl<S: Store> Worker<S> {
             incoming,
             sessions: Sessions::default(),
             cursors: Cursors::default(),
+            names: Names::default(),
             last_seen: LastSeen::default(),
             changes: Changes::default(),
             lists: Lists::default(),
@@ -449,6 +455,8 @@ impl<S: Store> Worker<S> {
             &Command::Read { mark, session } if owned => return self.decide_read(mark, session),
             Command::Send(message) if owned => return self.decide_send(message),
             Command::Send(message) => moved(message.session, Some(message.client_id.clone())),
+            Command::Revoke(revoke) if owned => return self.decide_revoke(revoke),
+            Command::Revoke(revoke) => moved(revoke.request.session, None),
             &Command::Register(Register { session, .. }) if !owned => {
                 Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
             }
@@ -460,6 +468,7 @@ impl<S: Store> Worker<S> {
             | &Command::Receipts(ReceiptsRequest { session, .. })
             | &Command::Conversations(ConversationsRequest { session, .. })
             | &Command::Group(GroupRequest { session, .. })
+            | &Command::Devices(DevicesRequest { session, .. })
                 if !owned =>
             {
                 moved(session, None)
@@ -469,7 +478,8 @@ impl<S: Store> Worker<S> {
             &Command::Receipts(request) => Pending::Receipts(request),
             &Command::Conversations(request) => Pending::Conversations(request),
             &Command::Group(request) => Pending::Group(request),
-            &Command::Register(request) => Pending::Register(request),
+            &Command::Devices(request) => Pending::Devices(request),
+            Command::Register(request) => Pending::Register(request.clone()),
             // Whoever owns the user now has no such session, so an unregistration may be wrong here without harm.
             &Command::Unregister { user, device: _, session } => Pending::Unregister { user, session },
             &Command::Sync { user, session, after, limit, every_entry, goes_on } => {
@@ -627,6 +637,8 @@ impl<S: Store> Worker<S> {
                 Pending::Watch { user, shard } => self.watch(user, shard),
                 Pending::Away { user, session, away } => self.set_away(user, session, away),
                 Pending::Notice(notice) => self.tell(&notice, effects),
+                Pending::Devices(request) => self.list_devices(&request, effects),
+                Pending::Revoked { device, request } => self.revoked(device, &request, effects),
             }
         }
         self.suggest_notes(effects);

@@ -10,6 +10,7 @@ use crate::command::{Act, ConversationView, FanOut, Note, Register, SendMessage}
 use crate::engine::memory::{Fault, Memory};
 
 mod conversations;
+mod devices;
 pub(crate) mod groups;
 mod inboxes;
 pub(crate) mod presence;
@@ -204,6 +205,8 @@ pub(crate) fn register(user: u64, device: u64, cursor: Option<u64>) -> (RouteKey
     let register = Register {
         user: UserId(user),
         device: DeviceId(device),
+        device_name: format!("device-{device}").into(),
+        issued_at: 0,
         session: session(user, device),
         accepted_tick: 1,
         cursor: cursor.map(Rev),
@@ -244,6 +247,15 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
         }
         Delivery::Refused { session, why } => format!("{} refused {why:?}", at(session)),
         Delivery::Replaced { session } => format!("{} replaced", at(session)),
+        Delivery::Revoked { session } => format!("{} revoked", at(session)),
+        Delivery::Devices(list) => {
+            let devices = list.devices.iter().map(|it| {
+                let online = if it.online { " online" } else { "" };
+                let current = if it.current { " current" } else { "" };
+                format!(" {}{online}{current} at {}", it.name, it.cursor)
+            });
+            format!("{} devices{}", at(&list.session), devices.collect::<Vec<_>>().join(","))
+        }
         Delivery::Accepted { session, client_id, seq, .. } => {
             format!("{} accepted {} as {seq}", at(session), client(client_id))
         }

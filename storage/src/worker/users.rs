@@ -25,18 +25,10 @@ impl<S: Store> Worker<S> {
     }
 
     fn try_register(&mut self, request: &Register, effects: &mut impl Effects) -> Result<Delivery, Refusal> {
-        let &Register { user, device, session, cursor, .. } = request;
+        let (user, session) = (request.user, request.session);
+        let kept = self.admit(request)?;
         let head = self.head(user).map_err(|error| self.unreadable(&error))?;
-        let cursor = match cursor {
-            Some(cursor) => cursor,
-            // Nothing in the inbox, nothing confirmed: most new sessions need no look at the disk for this.
-            None if head == Rev(0) => Rev(0),
-            None => self
-                .cursors
-                .get(&self.store, user, device)
-                .map_err(|error| self.unreadable(&error))?
-                .min(head),
-        };
+        let cursor = self.cursor_of(request, kept.as_ref(), head);
         if cursor > head {
             return Err(Refusal::CursorAhead);
         }
@@ -50,7 +42,8 @@ impl<S: Store> Worker<S> {
                 self.lists.forget(user, before);
                 self.lanes.answer(before.shard, Delivery::Replaced { session: before }, effects);
             }
-            Registration::Replaces(_) | Registration::New => {}
+            Registration::Replaces(_) => {}
+            Registration::New => self.names.add(request.device, &request.device_name),
         }
         self.presence_changed(user);
         Ok(Delivery::Registered { session, cursor, head })
@@ -58,10 +51,11 @@ impl<S: Store> Worker<S> {
 
     pub(super) fn unregister(&mut self, user: UserId, session: SessionAddress) {
         // Its head was known through it; whoever comes next asks the store.
-        let was_away = self.sessions.find(user, session).map(|index| self.sessions.at(index).away);
+        let gone = self.sessions.find(user, session).map(|index| *self.sessions.at(index));
         self.sessions.unregister(user, session);
-        if let Some(was_away) = was_away {
-            self.presence_of_one_less(user, was_away);
+        if let Some(gone) = gone {
+            self.names.release(gone.device);
+            self.presence_of_one_less(user, gone.away);
         }
         self.wishes.forget(session);
         self.lists.forget(user, session);
@@ -83,8 +77,10 @@ impl<S: Store> Worker<S> {
         let why = match self.head(user) {
             Ok(head) if rev <= head => {
                 // Without a disk to write them to, no more are kept than one batch would take.
-                if self.health == Health::Good || self.cursors.len() < self.identity.limits.dirty_cursors {
-                    self.cursors.set(user, device, rev, self.now_ms);
+                if (self.health == Health::Good || self.cursors.len() < self.identity.limits.dirty_cursors)
+                    && let Some(name) = self.names.of(device)
+                {
+                    self.cursors.set(user, device, name, rev, self.now_ms);
                 }
                 return;
             }

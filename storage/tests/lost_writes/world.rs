@@ -253,7 +253,15 @@ impl Store {
     fn inbox(&mut self, user: u64, at_least: usize) -> Vec<chat::Message> {
         let (device, mine, key) = (DeviceId::from_name("phone"), session(user), Key::User(UserId(user)));
         let user = UserId(user);
-        let request = Register { user, device, session: mine, accepted_tick: 0, cursor: Some(Rev(0)) };
+        let request = Register {
+            user,
+            device,
+            device_name: "phone".into(),
+            issued_at: 0,
+            session: mine,
+            accepted_tick: 0,
+            cursor: Some(Rev(0)),
+        };
         self.submit(key, Command::Register(request));
         let mut inbox: Vec<chat::Message> = Vec::new();
         let mut is_live = false;

@@ -519,7 +519,15 @@ impl Simulation {
         let cursor = (!forgets).then_some(it.last);
         self.submit(
             Key::User(user),
-            Command::Register(Register { user, device, session, accepted_tick: 0, cursor }),
+            Command::Register(Register {
+                user,
+                device,
+                device_name: "phone".into(),
+                issued_at: 0,
+                session,
+                accepted_tick: 0,
+                cursor,
+            }),
         );
     }
 
@@ -632,6 +640,7 @@ impl Simulation {
                     it.session = None;
                 }
                 Delivery::Replaced { .. } => it.session = None,
+                Delivery::Revoked { .. } | Delivery::Devices(_) => unreachable!("nobody asks for that"),
                 Delivery::Event { rev, .. } => {
                     // Events that were on their way when it asked for a page again.
                     if it.live {
