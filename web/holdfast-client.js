@@ -222,7 +222,11 @@ const readers = {
         kind: "receipts",
         receipts: {
             conversation: textIn(content, "conversation"),
-            members: listIn(content, "members").map((member) => ({ user: idIn(member, "user"), read: idIn(member, "read") })),
+            members: listIn(content, "members").map((member) => ({
+                user: idIn(member, "user"),
+                read: idIn(member, "read"),
+                delivered: idIn(member, "delivered"),
+            })),
         },
     }),
     conversations: (content) => ({ kind: "conversations", conversations: conversationsOf(content) }),
@@ -238,6 +242,18 @@ const readers = {
             }),
             seq: idIn(content, "seq"),
         },
+    }),
+    devices: (content) => ({
+        kind: "devices",
+        devices: listIn(content, "devices").map((device) => {
+            const state = {
+                device: textIn(device, "device"),
+                online: flagIn(device, "online"),
+                current: flagIn(device, "current"),
+                cursor: idIn(device, "cursor"),
+            };
+            return device["lastSeenMs"] === undefined ? state : { ...state, lastSeenMs: idIn(device, "lastSeenMs") };
+        }),
     }),
     typing: (content) => ({
         kind: "typing",
@@ -739,7 +755,7 @@ class Pace {
 
 /**
  * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`, `conversations`,
- * `group`.
+ * `group`, `devices`, `revokeDevice`.
  *
  * A refusal of one does not say which it means, so one is in flight at a time: then it can only be that one. An answer
  * is known by its conversation, and by not contradicting the question.
@@ -806,6 +822,8 @@ class Queries {
                 return "conversations" in frame ? this.#settle(id, answer.conversations) : null;
             case "group":
                 return "group" in frame && frame.group.conversation === answer.group.conversation ? this.#settle(id, answer.group) : null;
+            case "devices":
+                return "devices" in frame || "revokeDevice" in frame ? this.#settle(id, answer.devices) : null;
         }
     }
     /** When {@link due} has something to say. */
@@ -1189,6 +1207,7 @@ class Machine {
             case "history":
             case "conversations":
             case "group":
+            case "devices":
                 return this.#settle(this.#queries.answer(frame, state.user));
             case "typing":
                 this.#events.push({ kind: "typing", typing: frame.typing });
@@ -1616,6 +1635,14 @@ class Client {
     /** What a group is called, and who is in it. */
     group(conversation) {
         return this.#query({ group: { conversation: checkConversation(conversation) } });
+    }
+    /** Which devices the user has. */
+    devices() {
+        return this.#query({ devices: {} });
+    }
+    /** Shuts a device out: its session is closed, and tokens made until now are worthless on it. Those that are left. */
+    revokeDevice(device) {
+        return this.#query({ revokeDevice: { device } });
     }
     /** The user is writing, or not any more; to be said every 3 s while that goes on. Without a connection it is not. */
     typing(conversation, stopped = false) {

@@ -128,7 +128,7 @@ impl ShardCounters {
             Delivery::Presence(_) => "presence",
             Delivery::PresenceMissed => "presence_missed",
             Delivery::Note { note: Note::Typing(_), .. } => "typing",
-            Delivery::Note { note: Note::Read(_), .. } => "read",
+            Delivery::Note { note: Note::Receipt(..), .. } => "receipt",
         };
         self.deliveries.add(kind, 1);
     }

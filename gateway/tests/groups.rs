@@ -271,6 +271,43 @@ fn who_is_writing_is_told_to_the_others_and_what_comes_too_fast_is_dropped() {
 }
 
 #[test]
+fn who_has_written_learns_that_it_has_arrived() {
+    for driver in drivers() {
+        let live = Live::start(driver, |_| {});
+        let (mut ana, _) = live.session(42, "phone");
+        let (mut bea, _) = live.session(43, "phone");
+        for name in ["a", "b"] {
+            assert_eq!(code_of(&ask(&mut ana, &say("@43", name))), "accepted");
+            bea.json_of("event");
+        }
+        bea.send(&json!({"ack": {"rev": "2"}}));
+        let arrived =
+            json!({"conversation": "42:43", "members": [{"user": "43", "read": "0", "delivered": "2"}]});
+        assert_eq!(ana.json_of("receipts"), arrived);
+        // In a group, of each member; and it is kept.
+        let group =
+            ask(&mut ana, &json!({"createGroup": {"clientId": "g", "title": "Crew", "members": ["43"]}}));
+        let group = group["accepted"]["conversation"].as_str().unwrap().to_owned();
+        assert_eq!(code_of(&ask(&mut ana, &say(&group, "c"))), "accepted");
+        bea.json_of("event");
+        bea.json_of("event");
+        bea.send(&json!({"ack": {"rev": "4"}}));
+        assert_eq!(
+            ana.json_of("receipts")["members"],
+            json!([{"user": "43", "read": "0", "delivered": "2"}])
+        );
+        let live = live.restart();
+        let (mut ana, _) = live.session(42, "laptop");
+        ana.send(&json!({"receipts": {"conversation": group}}));
+        let members = json!([
+            {"user": "42", "read": "0", "delivered": "0"},
+            {"user": "43", "read": "0", "delivered": "2"}
+        ]);
+        assert_eq!(ana.json_of("receipts")["members"], members);
+    }
+}
+
+#[test]
 fn how_far_somebody_has_read_is_kept_and_told_in_both_formats() {
     for driver in drivers() {
         let live = Live::start(driver, |config| config.limits.control_frames = 12);
@@ -285,7 +322,8 @@ fn how_far_somebody_has_read_is_kept_and_told_in_both_formats() {
         }
 
         bea.send(&json!({"read": {"conversation": "@42", "upTo": "2"}}));
-        let mark = json!({"conversation": "42:43", "members": [{"user": "43", "read": "2"}]});
+        let mark =
+            json!({"conversation": "42:43", "members": [{"user": "43", "read": "2", "delivered": "2"}]});
         assert_eq!(bea.json_of("receipts"), mark, "durable");
         assert_eq!(ana.json_of("receipts"), mark);
         let Got::Binary(bytes) = laptop.next() else { panic!("not told") };
@@ -297,7 +335,7 @@ fn how_far_somebody_has_read_is_kept_and_told_in_both_formats() {
         bea.send(&json!({"read": {"conversation": "@42", "upTo": "1"}}));
         assert_eq!(bea.json_of("receipts"), mark, "never back");
         ana.send(&json!({"receipts": {"conversation": "@43"}}));
-        let members = json!([{"user": "42", "read": "0"}, {"user": "43", "read": "2"}]);
+        let members = json!([{"user": "42", "read": "0", "delivered": "0"}, {"user": "43", "read": "2", "delivered": "2"}]);
         assert_eq!(ana.json_of("receipts"), json!({"conversation": "42:43", "members": members}));
 
         for (request, code) in [

@@ -251,11 +251,15 @@ impl Checker {
                 }
                 for (Intent { what, users }, sealed) in intents {
                     self.report.waiting_intents += users.len() as u64;
-                    if let Intended::Read(_) = what {
-                        for user in users {
-                            self.marks_wait[slice_of(user)] = true;
+                    match what {
+                        Intended::Message { .. } => {}
+                        Intended::Delivered { .. } => continue,
+                        Intended::Read(_) => {
+                            for user in users {
+                                self.marks_wait[slice_of(user)] = true;
+                            }
+                            continue;
                         }
-                        continue;
                     }
                     let bytes = entry_in(&sealed);
                     if let Some(entry) = MessageEntry::decode(&bytes) {

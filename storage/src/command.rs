@@ -223,13 +223,25 @@ pub struct ReadMark {
     pub up_to: Seq,
 }
 
+/// What has arrived at a user's devices in a conversation, and what the user has read of it. Neither ever goes back while
+/// the user is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Who.
+    pub user: UserId,
+    /// The last message read; 0 for none.
+    pub read: Seq,
+    /// The last message that a device has confirmed, or the one read if that is later; 0 for none.
+    pub delivered: Seq,
+}
+
 /// What is told to whoever is live and has room, and may be lost on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Note {
     /// Somebody is writing, or not any more.
     Typing(Typing),
-    /// Somebody has read on; it is durable.
-    Read(ReadMark),
+    /// Somebody has got or read more of this conversation; it is durable.
+    Receipt(ConversationId, Receipt),
 }
 
 /// A note, and for whom it is.
@@ -237,8 +249,8 @@ pub enum Note {
 pub struct Notice {
     /// What is told.
     pub note: Note,
-    /// The session that it comes from: it knows.
-    pub by: SessionAddress,
+    /// The session that it comes from, if one does: it knows.
+    pub by: Option<SessionAddress>,
     /// Whose other sessions are told.
     pub users: Users,
 }
@@ -390,6 +402,13 @@ pub enum Arrival {
     Message(Bytes),
     /// The one user that it is for has read on.
     Read(OwnMark),
+    /// Not for an inbox but for the conversation: up to here its messages have arrived at devices of the one user.
+    Delivered {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// The last message that has.
+        seq: Seq,
+    },
 }
 
 /// What a worker tells a shard about one of its sessions.
@@ -633,8 +652,8 @@ pub struct Receipts {
     pub session: SessionAddress,
     /// In which conversation.
     pub conversation: ConversationId,
-    /// Up to which message, in the order of the users' ids; 0 for nothing.
-    pub read: Vec<(UserId, Seq)>,
+    /// In the order of the users' ids.
+    pub members: Vec<Receipt>,
 }
 
 /// Why a worker refused something.

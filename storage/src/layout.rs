@@ -19,15 +19,17 @@
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
 //! groups     conversation 16                       →  01 | crc 4 | what `group` says
 //! amended    conversation 16 | seq 8               →  01 | crc 4 | seq of the last edit or deletion 8
-//! receipts   conversation 16 | user 8              →  02 | crc 4 | seq of the last message read 8 | its ordinal 8
+//! receipts   conversation 16 | user 8              →  03 | crc 4 | seq of the last message read 8 | its ordinal 8 | last delivered 8
+//!                                           before  →  02 | crc 4 | seq of the last message read 8 | its ordinal 8
 //!                                           before  →  01 | crc 4 | seq of the last message read 8
 //! ```
 //!
 //! - **copies and inbox**: a database keeps a message of another one's conversation once, for all of its users, and
 //!   inboxes only name messages. The first record of an inbox has one item, so that a look at rev 1 tells whether there
 //!   is an inbox at all.
-//! - **fan-out**: `what` is 1 for a message, whose rest are its users, and 2 for how far one user has read, whose rest
-//!   is the ordinal, as a varint, and that user.
+//! - **fan-out**: `what` is 1 for a message, whose rest are its users; 2 for how far one user has read, whose rest is the
+//!   ordinal, as a varint, and that user; and 3 for how far a conversation has arrived at one user, who is the rest.
+//! - **cursors**: the `rev` of device 0 is the one up to which the senders of messages know that they have arrived.
 //! - **users**: how many there are, then the first one and the distances between them, all as varints; 0: the same as
 //!   before. 250 members whose ids lie close together take 300 bytes, and a batch of messages to them takes them once.
 //!
@@ -260,10 +262,13 @@ pub(crate) enum Intended {
     Message { conversation: ConversationId, seq: Seq },
     /// The one user has read on.
     Read(OwnMark),
+    /// The conversation has arrived at the one user up to this message.
+    Delivered { conversation: ConversationId, seq: Seq },
 }
 
 const INTENDED_MESSAGE: u8 = 1;
 const INTENDED_READ: u8 = 2;
+const INTENDED_DELIVERED: u8 = 3;
 /// Of an intent about a message, without its users.
 const INTENT_BYTES: usize = 25;
 /// Of an intent in the first version, which had one user each.
@@ -281,6 +286,11 @@ pub(crate) fn seal_intents(position: u64, intents: &[Intent]) -> Bytes {
         match intent.what {
             Intended::Message { conversation, seq } => {
                 value.put_u8(INTENDED_MESSAGE);
+                value.put_u128_le(conversation.0);
+                value.put_u64_le(seq.0);
+            }
+            Intended::Delivered { conversation, seq } => {
+                value.put_u8(INTENDED_DELIVERED);
                 value.put_u128_le(conversation.0);
                 value.put_u64_le(seq.0);
             }
@@ -336,6 +346,7 @@ fn read_intent(version: u8, rest: &mut &[u8], before: Option<&Users>) -> Option<
             let ordinal = entry::varint(rest)?;
             Intended::Read(OwnMark { conversation, up_to: seq, ordinal })
         }
+        INTENDED_DELIVERED => Intended::Delivered { conversation, seq },
         _ => return None,
     };
     let users = if version < INTENTS_OF_USERS_VERSION {

@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn receipts(user: u64) -> server_frame::Frame {
-        let members = vec![chat::MemberReceipt { user, read: 1 }];
+        let members = vec![chat::MemberReceipt { user, read: 1, delivered: 1 }];
         server_frame::Frame::Receipts(chat::Receipts { conversation: "1:2".into(), members })
     }
 

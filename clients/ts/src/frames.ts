@@ -213,7 +213,11 @@ const readers: { readonly [name: string]: ((content: Fields) => ServerFrame) | u
     kind: "receipts",
     receipts: {
       conversation: textIn(content, "conversation"),
-      members: listIn(content, "members").map((member) => ({ user: idIn(member, "user"), read: idIn(member, "read") })),
+      members: listIn(content, "members").map((member) => ({
+        user: idIn(member, "user"),
+        read: idIn(member, "read"),
+        delivered: idIn(member, "delivered"),
+      })),
     },
   }),
   conversations: (content) => ({ kind: "conversations", conversations: conversationsOf(content) }),

@@ -73,7 +73,10 @@ export interface InboxEntry {
 
 export interface MemberReceipt {
   readonly user: Id;
+  /** The last message read; 0: none. */
   readonly read: Id;
+  /** The last message that has arrived; never before `read`. */
+  readonly delivered: Id;
 }
 
 /** A conversation as it is for the user. */

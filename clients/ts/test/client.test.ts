@@ -66,7 +66,7 @@ test("every request is written as the schema says", async () => {
   assert.equal((await page).end, true);
   const marks = client.receipts("@43");
   assert.deepEqual(world.sent(), [{ receipts: { conversation: "@43" } }]);
-  const members = [{ user: "42", read: "1" }, { user: "43", read: "2" }];
+  const members = [{ user: "42", read: "1", delivered: "1" }, { user: "43", read: "2", delivered: "3" }];
   world.give({ receipts: { conversation: "42:43", members } });
   assert.deepEqual((await marks).members, members);
   const list = client.conversations({ after: "g7", limit: 5 });
@@ -89,9 +89,9 @@ test("every request is written as the schema says", async () => {
   assert.deepEqual(await left, [phone]);
   const both = [client.read("@43", "7"), client.read("@43", 7n)];
   assert.deepEqual(world.sent(), [{ read: { conversation: "@43", upTo: "7" } }]);
-  world.give({ receipts: { conversation: "42:43", members: [{ user: "42", read: "7" }] } });
+  world.give({ receipts: { conversation: "42:43", members: [{ user: "42", read: "7", delivered: "7" }] } });
   await both[0];
-  world.give({ receipts: { conversation: "42:43", members: [{ user: "42", read: "7" }] } });
+  world.give({ receipts: { conversation: "42:43", members: [{ user: "42", read: "7", delivered: "7" }] } });
   await both[1];
   world.sent();
   client.typing("@43");

@@ -544,7 +544,7 @@ const history = (conversation: string, seqs: number[]): { history: History } => 
 };
 
 const receipts = (conversation: string, read: { [user: string]: number }): { receipts: Receipts } => {
-  const members = Object.entries(read).map(([user, seq]) => ({ user, read: String(seq) }));
+  const members = Object.entries(read).map(([user, seq]) => ({ user, read: String(seq), delivered: String(seq) }));
   return { receipts: { conversation, members } };
 };
 

@@ -48,7 +48,7 @@ pub const CONTROL_FRAMES: u32 = 20;
 /// What a message adds to its body on the wire, generously: ids, names, JSON keys, the WebSocket header.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 1 << 10;
 /// A group's member in an answer to `group`, or to `receipts`, at most, as JSON.
-pub const GROUP_MEMBER_BYTES: u64 = 96;
+pub const GROUP_MEMBER_BYTES: u64 = 104;
 /// What such an answer, or a conversation in a list, has beside members, messages and titles, at most, as JSON.
 pub const CONVERSATION_BYTES: u64 = 256;
 

@@ -31,8 +31,8 @@ use holdfast_protocol::ws::{self, CloseCode, Opcode};
 use holdfast_reactor::Moment;
 use holdfast_router::Key;
 use holdfast_storage::command::{
-    ClientId, Command, Delivery, GroupRequest, History, Note, ReadMark, Receipts, ReceiptsRequest, Refusal,
-    Register, SendMessage, SessionAddress, Typing,
+    ClientId, Command, Delivery, GroupRequest, History, Note, ReadMark, Receipt, Receipts, ReceiptsRequest,
+    Refusal, Register, SendMessage, SessionAddress, Typing,
 };
 use prost::Message as _;
 use smallvec::SmallVec;
@@ -166,7 +166,7 @@ pub struct Session {
 }
 
 /// Of a member in a `receipts` frame, at most, as JSON.
-const RECEIPT_BYTES: usize = 66;
+const RECEIPT_BYTES: usize = 98;
 
 // The budget is 300 bytes for all of a logged-in connection's user space.
 const _: () = assert!(size_of::<Session>() <= 64);
@@ -483,12 +483,12 @@ impl Session {
         }
     }
 
-    /// What may be lost is lost here when the peer does not read fast enough: who is writing first, then who has read;
+    /// What may be lost is lost here when the peer does not read fast enough: who is writing first, then who has got or read what;
     /// half of the room is for what must arrive.
     fn handle_note(&mut self, note: Note, context: &mut Context<'_>) {
         let room = match note {
             Note::Typing(_) => context.rules.output_bytes / 4,
-            Note::Read(_) => context.rules.output_bytes / 2,
+            Note::Receipt(..) => context.rules.output_bytes / 2,
         };
         if self.state != State::Live || context.unsent_bytes > room {
             context.counters.dropped.add(1);
@@ -500,8 +500,8 @@ impl Session {
                 let typing = chat::UserTyping { conversation, user: user.0, stopped };
                 self.write(context, server_frame::Frame::Typing(typing));
             }
-            Note::Read(ReadMark { user, conversation, up_to }) => {
-                self.write_receipts(conversation, &[(user, up_to)], context);
+            Note::Receipt(conversation, receipt) => {
+                self.write_receipts(conversation, &[receipt], context);
             }
         }
     }
@@ -509,11 +509,15 @@ impl Session {
     fn write_receipts(
         &mut self,
         conversation: ConversationId,
-        read: &[(UserId, Seq)],
+        members: &[Receipt],
         context: &mut Context<'_>,
     ) {
-        let member = |&(user, read): &(UserId, Seq)| chat::MemberReceipt { user: user.0, read: read.0 };
-        let members = read.iter().map(member).collect();
+        let member = |&Receipt { user, read, delivered }: &Receipt| chat::MemberReceipt {
+            user: user.0,
+            read: read.0,
+            delivered: delivered.0,
+        };
+        let members = members.iter().map(member).collect();
         let conversation = conversation.to_string();
         self.write(context, server_frame::Frame::Receipts(chat::Receipts { conversation, members }));
     }
@@ -631,9 +635,9 @@ impl Session {
                 Outcome::Nothing
             }
             Delivery::Receipts(receipts) => {
-                let Receipts { conversation, read, .. } = *receipts;
-                if self.has_room(RECEIPT_BYTES * read.len(), context) {
-                    self.write_receipts(conversation, &read, context);
+                let Receipts { conversation, members, .. } = *receipts;
+                if self.has_room(RECEIPT_BYTES * members.len(), context) {
+                    self.write_receipts(conversation, &members, context);
                 }
                 Outcome::Nothing
             }

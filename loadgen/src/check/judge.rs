@@ -774,7 +774,13 @@ impl Judge {
         if question.is_some() {
             line.questions.pop_front();
         }
-        for &chat::MemberReceipt { user, read } in &receipts.members {
+        for &chat::MemberReceipt { user, read, delivered } in &receipts.members {
+            if delivered < read {
+                let fact = format!("got `receipts`: user {user} has read {conversation} up to {read}");
+                let facts = vec![self.fact(at_ms, device, fact)];
+                let what = format!("what user {user} has read has not arrived beyond {delivered}");
+                self.accuse(Contract::ReadMarks, what, facts);
+            }
             let heard =
                 self.lines.entry(number).or_default().heard.insert((conversation, user), read).unwrap_or(0);
             let mark = self.marks.entry((conversation, user)).or_default();

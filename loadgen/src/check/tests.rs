@@ -254,7 +254,8 @@ fn edit(seq: u64) -> Ask {
 }
 
 fn receipts(marks: &[(u64, u64)]) -> Tell {
-    let members = marks.iter().map(|&(user, read)| chat::MemberReceipt { user, read }).collect();
+    let member = |&(user, read): &(u64, u64)| chat::MemberReceipt { user, read, delivered: read };
+    let members = marks.iter().map(member).collect();
     Tell::Receipts(chat::Receipts { conversation: GROUP.into(), members })
 }
 

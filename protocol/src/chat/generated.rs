@@ -320,7 +320,7 @@ pub struct Read {
     #[prost(uint64, tag = "2")]
     pub up_to: u64,
 }
-/// Asks how far everybody in a conversation has read. Answer: `receipts`.
+/// Asks how far a conversation has arrived at everybody in it, and has been read. Answer: `receipts`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReceiptsRequest {
     #[prost(string, tag = "1")]
@@ -610,7 +610,8 @@ pub struct UserTyping {
     #[prost(bool, tag = "3")]
     pub stopped: bool,
 }
-/// How far members of a conversation have read: the answer to `read` and `receipts`, and told as it happens.
+/// How far a conversation has arrived at its members, and how far they have read: the answer to `read` and `receipts`,
+/// and told as it happens.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipts {
     #[prost(string, tag = "1")]
@@ -619,7 +620,7 @@ pub struct Receipts {
     #[prost(message, repeated, tag = "2")]
     pub members: ::prost::alloc::vec::Vec<MemberReceipt>,
 }
-/// How far a member of a conversation has read.
+/// How far a conversation has arrived at a member, and how far the member has read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MemberReceipt {
     #[prost(uint64, tag = "1")]
@@ -627,6 +628,9 @@ pub struct MemberReceipt {
     /// The `seq` of the last message read; it never goes back while the user is in the conversation.
     #[prost(uint64, tag = "2")]
     pub read: u64,
+    /// The `seq` of the last message that a device of the user has confirmed by `ack`; never before `read`.
+    #[prost(uint64, tag = "3")]
+    pub delivered: u64,
 }
 /// A conversation, as it is for the user.
 #[derive(Clone, PartialEq, ::prost::Message)]

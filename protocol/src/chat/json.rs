@@ -127,7 +127,7 @@ object!(GroupState {
 });
 object!(GroupMember { "user" => user, "role" => role, "joined" => joined });
 object!(Receipts { "conversation" => conversation, "members" => members });
-object!(MemberReceipt { "user" => user, "read" => read });
+object!(MemberReceipt { "user" => user, "read" => read, "delivered" => delivered });
 object!(UserTyping { "conversation" => conversation, "user" => user, "stopped" => stopped });
 object!(GroupCreated { "title" => title, "members" => members, "openHistory" => open_history });
 object!(MembersAdded { "users" => users, "title" => title });

@@ -306,10 +306,13 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
         (text(), number(), any::<bool>()).prop_map(|(conversation, user, stopped)| {
             Frame::Typing(UserTyping { conversation, user, stopped })
         }),
-        (text(), prop::collection::vec((number(), number()), 0..4)).prop_map(|(conversation, members)| {
-            let members = members.into_iter().map(|(user, read)| MemberReceipt { user, read }).collect();
-            Frame::Receipts(Receipts { conversation, members })
-        }),
+        (text(), prop::collection::vec((number(), number(), number()), 0..4)).prop_map(
+            |(conversation, members)| {
+                let member = |(user, read, delivered)| MemberReceipt { user, read, delivered };
+                let members = members.into_iter().map(member).collect();
+                Frame::Receipts(Receipts { conversation, members })
+            }
+        ),
         prop::collection::vec(user_presence(), 0..4)
             .prop_map(|users| Frame::Presence(chat::Presence { users })),
         prop::collection::vec(device_state(), 0..4)

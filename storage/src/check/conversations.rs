@@ -14,7 +14,7 @@ use crate::entry::MessageEntry;
 use crate::group::Group;
 use crate::inbox;
 use crate::layout::{self, Known};
-use crate::worker::{open_amended, open_receipt, receipt_keys};
+use crate::worker::{open_amended, open_mark, receipt_keys};
 
 impl Checker {
     pub(super) fn messages(
@@ -156,17 +156,17 @@ impl Checker {
         store.scan(Table::Receipts, &from, &to, &mut |key, value| {
             self.receipts += 1;
             let user = layout::key_number(Table::Receipts, key).map(UserId);
-            match user.and_then(|user| Ok((user, open_receipt(key, &value)?))) {
-                Ok((user, (read, ordinal))) if is_in(user) && read <= log.last => {
-                    if let Some(ordinal) = ordinal {
-                        self.marks[slice_of(user)].add_mark(user, conversation, read);
-                        ordinals.push((user, read, ordinal));
+            match user.and_then(|user| Ok((user, open_mark(key, &value)?))) {
+                Ok((user, mark)) if is_in(user) && mark.delivered <= log.last => {
+                    if let Some(ordinal) = mark.ordinal {
+                        self.marks[slice_of(user)].add_mark(user, conversation, mark.read);
+                        ordinals.push((user, mark.read, ordinal));
                     }
                 }
-                Ok((user, (read, _))) => {
-                    let last = log.last;
+                Ok((user, mark)) => {
+                    let (last, delivered) = (log.last, mark.delivered);
                     let what = format!(
-                        "user {user} has read {conversation} up to {read}, and either is not in it or it ends at {last}"
+                        "user {user} has got {conversation} up to {delivered}, and either is not in it or it ends at {last}"
                     );
                     self.problem(Some(number), what);
                 }

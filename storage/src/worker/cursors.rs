@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use holdfast_protocol::id::{DeviceId, Rev, UserId};
 
-use crate::device::Kept;
+use super::delivered::Untold;
+use crate::device::{ALL_DEVICES, Kept};
 use crate::engine::{Batch, Key, Store, StoreError, Table, Visit};
 use crate::layout;
 
@@ -62,6 +63,11 @@ impl Cursors {
         self.written.push(key);
     }
 
+    /// Whether the present batch has written this record.
+    pub(super) fn has_written(&self, key: &[u8]) -> bool {
+        self.written.iter().any(|written| **written == *key)
+    }
+
     /// In how many milliseconds cursors must be written.
     pub(super) fn due_in_ms(&self, now_ms: u64, delay_ms: u64, most: usize) -> Option<u64> {
         if self.dirty.is_empty() {
@@ -83,6 +89,7 @@ impl Cursors {
         most_devices: u16,
         batch: &mut Batch,
         now_ms: u64,
+        untold: &mut Untold,
     ) -> Result<(), StoreError> {
         self.flushing = std::mem::take(&mut self.dirty);
         // Current devices per user, so that several new ones in one batch are counted together.
@@ -90,6 +97,7 @@ impl Cursors {
         let mut current: Vec<(Key, Kept)> = Vec::new();
         for (&(user, device), moved) in &self.flushing {
             let (user, device) = (UserId(user), DeviceId(device));
+            untold.confirmed(user, moved.rev);
             let key = layout::cursor_key(user, device);
             let before = read(store, &key)?;
             let mut kept = before.clone().unwrap_or_default();
@@ -102,7 +110,10 @@ impl Cursors {
                 if user_now != Some(user) {
                     user_now = Some(user);
                     current = of_user(store, user)?;
-                    current.retain(|(key, kept)| kept.is_current() && !self.written.contains(key));
+                    let all = layout::cursor_key(user, ALL_DEVICES);
+                    current.retain(|(key, kept)| {
+                        *key != all && kept.is_current() && !self.written.contains(key)
+                    });
                 }
                 if current.len() >= usize::from(most_devices)
                     && let Some(oldest) = (0..current.len()).min_by_key(|&at| current[at].1.moved_ms)

@@ -59,13 +59,15 @@ impl<S: Store> Worker<S> {
         }
         self.batch.put(Table::Cursors, key.clone(), kept.seal());
         let all = layout::cursor_key(user, ALL_DEVICES);
-        let known = shut_out.iter().find(|(it, _)| *it == all).map_or(0, |(_, kept)| kept.revoked_ms);
+        let known =
+            shut_out.iter().find(|(it, _)| *it == all).map(|(_, kept)| kept.clone()).unwrap_or_default();
         shut_out.retain(|(it, kept)| *it != all && *it != key && kept.revoked_ms > 0);
         if shut_out.len() >= SHUT_OUT
             && let Some((oldest, left)) = shut_out.into_iter().min_by_key(|(_, kept)| kept.revoked_ms)
         {
-            let revoked_ms = left.revoked_ms.max(known);
-            self.batch.put(Table::Cursors, all, Kept { revoked_ms, ..Kept::default() }.seal());
+            let revoked_ms = left.revoked_ms.max(known.revoked_ms);
+            self.batch.put(Table::Cursors, all.clone(), Kept { revoked_ms, ..known }.seal());
+            self.cursors.wrote(all);
             if left.is_current() {
                 let back = Kept { revoked_ms: 0, ..left };
                 self.batch.put(Table::Cursors, oldest.clone(), back.seal());
@@ -109,6 +111,7 @@ impl<S: Store> Worker<S> {
     fn devices(&self, request: &DevicesRequest) -> Result<Vec<DeviceView>, StoreError> {
         let &DevicesRequest { user, session } = request;
         let mut records = of_user(&self.store, user)?;
+        records.retain(|(key, _)| *key != layout::cursor_key(user, ALL_DEVICES));
         let mut devices = Vec::new();
         for live in self.sessions.of(user).map(|index| self.sessions.at(index)) {
             let Some(name) = self.names.of(live.device) else { continue };

@@ -152,6 +152,10 @@ impl Outgoing {
                         bytes += size_of::<OwnMark>();
                         Arrival::Read(mark)
                     }
+                    Intended::Delivered { conversation, seq } => {
+                        bytes += size_of::<Arrival>();
+                        Arrival::Delivered { conversation, seq }
+                    }
                 };
                 entries.push((intent.users, arrival));
             }
@@ -295,7 +299,9 @@ impl<S: Store> Worker<S> {
             return;
         }
         // All heads first: either the whole position is applied or nothing of it.
-        let users = || fan_out.entries.iter().flat_map(|(users, _)| users.iter().copied());
+        let for_inboxes = |entry: &&(Users, Arrival)| !matches!(entry.1, Arrival::Delivered { .. });
+        let users =
+            || fan_out.entries.iter().filter(for_inboxes).flat_map(|(users, _)| users.iter().copied());
         let mut revs: Vec<Rev> = Vec::with_capacity(fan_out.entries.len());
         for user in users() {
             match self.head(user) {
@@ -341,6 +347,11 @@ impl<S: Store> Worker<S> {
                 }
                 for (&user, rev) in users.iter().zip(revs) {
                     self.append(user, rev, &facts.item_for(user), bytes.clone());
+                }
+            }
+            &Arrival::Delivered { conversation, seq } => {
+                for &user in users {
+                    self.delivered(user, conversation, seq);
                 }
             }
             Arrival::Read(mark) => {

@@ -64,6 +64,7 @@ use crate::stats::Counters;
 
 mod conversations;
 mod cursors;
+mod delivered;
 mod devices;
 mod fan_out;
 mod groups;
@@ -84,6 +85,7 @@ mod wishes;
 
 use conversations::Lists;
 use cursors::Cursors;
+use delivered::Untold;
 pub(crate) use fan_out::read_applied;
 use fan_out::{Incoming, Outgoing};
 use groups::Groups;
@@ -94,7 +96,7 @@ use lanes::Lanes;
 use last_seen::LastSeen;
 use presence::Changes;
 use receipts::FreshMarks;
-pub(crate) use receipts::{open_receipt, receipt_keys};
+pub(crate) use receipts::{open_mark, receipt_keys};
 use spent::Spent;
 use wishes::{Wish, Wishes};
 
@@ -185,6 +187,7 @@ pub struct Worker<S> {
 
     sessions: Sessions,
     cursors: Cursors,
+    undelivered: Untold,
     names: Names,
     last_seen: LastSeen,
     changes: Changes,
@@ -287,6 +290,7 @@ impl<S: Store> Worker<S> {
             incoming,
             sessions: Sessions::default(),
             cursors: Cursors::default(),
+            undelivered: Untold::default(),
             names: Names::default(),
             last_seen: LastSeen::default(),
             changes: Changes::default(),
@@ -340,7 +344,8 @@ impl<S: Store> Worker<S> {
             // Nothing was promised that is not durable already.
             return Ok(());
         }
-        self.cursors.flush(&self.store, self.identity.limits.devices, &mut self.batch, now_ms)?;
+        let (store, batch, devices) = (&self.store, &mut self.batch, self.identity.limits.devices);
+        self.cursors.flush(store, devices, batch, now_ms, &mut self.undelivered)?;
         self.last_seen.flush(&mut self.batch);
         self.commit()
     }
@@ -362,6 +367,7 @@ impl<S: Store> Worker<S> {
     pub fn has_work(&self) -> bool {
         (self.in_doubt > 0 && self.health != Health::Full)
             || (self.lists.is_folding() && self.health == Health::Good)
+            || (self.undelivered.goes_on() && self.health == Health::Good)
             || self.wishes.shards().any(|shard| !self.lanes.is_full(shard))
     }
 
@@ -375,7 +381,8 @@ impl<S: Store> Worker<S> {
             || self.lanes.is_waiting()
             || !self.untold.is_empty()
             || greetings
-            || stalled;
+            || stalled
+            || self.undelivered.waits();
         let cursors = match self.health {
             Health::Good => self.cursors.due_in_ms(now_ms, limits.cursor_delay_ms, limits.dirty_cursors),
             // They wait for the disk, and `retry` asks it.
@@ -496,8 +503,13 @@ impl<S: Store> Worker<S> {
         if self.health == Health::Good
             && self.cursors.due_in_ms(self.now_ms, limits.cursor_delay_ms, limits.dirty_cursors) == Some(0)
         {
-            self.cursors.flush(&self.store, limits.devices, &mut self.batch, self.now_ms)?;
+            let (store, batch) = (&self.store, &mut self.batch);
+            self.cursors.flush(store, limits.devices, batch, self.now_ms, &mut self.undelivered)?;
         }
+        if self.health == Health::Good {
+            self.tell_delivered();
+        }
+        let limits = &self.identity.limits;
         if self.health == Health::Good
             && self.last_seen.due_in_ms(self.now_ms, limits.cursor_delay_ms, limits.dirty_cursors) == Some(0)
         {
@@ -531,6 +543,7 @@ impl<S: Store> Worker<S> {
         self.revs.commit();
         self.groups.commit();
         self.cursors.commit();
+        self.undelivered.commit();
         self.last_seen.commit();
         self.lists.commit();
         self.outgoing.iter_mut().for_each(Outgoing::commit);
@@ -566,6 +579,7 @@ impl<S: Store> Worker<S> {
         self.groups.forget();
         self.hot_pages.forget();
         self.cursors.abandon();
+        self.undelivered.abandon();
         self.last_seen.abandon();
         self.lists.abandon();
         self.outgoing.iter_mut().for_each(Outgoing::abandon);

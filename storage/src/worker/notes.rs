@@ -20,7 +20,7 @@ impl<S: Store> Worker<S> {
         match self.members_of(typing.conversation, typing.user) {
             Ok(mut users) => {
                 users.retain(|user| *user != typing.user);
-                self.notify(Note::Typing(typing), session, users);
+                self.notify(Note::Typing(typing), Some(session), users);
             }
             Err(why) => {
                 self.counters.refused.add(1);
@@ -50,7 +50,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// Tells these users once the turn's batch is durable.
-    pub(super) fn notify(&mut self, note: Note, by: SessionAddress, users: Users) {
+    pub(super) fn notify(&mut self, note: Note, by: Option<SessionAddress>, users: Users) {
         let mut by_owner: SmallVec<[(u16, Users); 2]> = SmallVec::new();
         for user in users {
             let owner = self.owner_of(user);
@@ -76,7 +76,7 @@ impl<S: Store> Worker<S> {
             for index in self.sessions.of(user) {
                 let session = self.sessions.at(index);
                 let address = session.address();
-                if session.mode == Mode::Live && address != by && !self.lanes.is_full(address.shard) {
+                if session.mode == Mode::Live && Some(address) != by && !self.lanes.is_full(address.shard) {
                     effects.offer(address.shard, Delivery::Note { session: address, note });
                 }
             }

@@ -1,9 +1,10 @@
-//! How far the members of a conversation have read: one mark each, kept with the conversation, which never goes back
-//! while its user is in it.
+//! How far a conversation has arrived at each of its members, and how far they have read it: one mark each, kept with the
+//! conversation, which never goes back while its user is in it.
 //!
 //! To others a mark is state, not an entry of their inboxes: a group of 500 would write 250,000 entries per message. It
 //! is durable before anybody hears of it; the asking session gets an answer, others are told if they have room, and
-//! whoever was not told asks. The user's own devices learn of it from the user's inbox, like of everything else.
+//! whoever was not told asks. The user's own devices learn of what was read from the user's inbox, like of everything
+//! else. What has arrived follows from what devices confirm ([`super::delivered`]).
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hashbrown::HashMap;
@@ -12,7 +13,8 @@ use holdfast_protocol::id::{ConversationId, Seq, UserId};
 use super::send::Recipients;
 use super::{Effects, Pending, Worker};
 use crate::command::{
-    Arrival, Delivery, Note, OwnMark, ReadMark, Receipts, ReceiptsRequest, Refusal, SessionAddress, Users,
+    Arrival, Delivery, Note, OwnMark, ReadMark, Receipt, Receipts, ReceiptsRequest, Refusal, SessionAddress,
+    Users,
 };
 use crate::engine::{Key, Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
@@ -23,16 +25,36 @@ use crate::layout::{self, Intended, Intent};
 /// would make as many notes as their number squared.
 const MEMBERS_TOLD: usize = 32;
 
+/// Version byte of marks: also how many numbers they have.
+const MARK_VERSION: u8 = 3;
+
 /// Marks that the present batch sets; `None`: the user has gone.
-pub(super) type FreshMarks = HashMap<(ConversationId, UserId), Option<Seq>>;
+pub(super) type FreshMarks = HashMap<(ConversationId, UserId), Option<Mark>>;
+
+/// What is kept of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Mark {
+    /// The last message read.
+    pub(crate) read: Seq,
+    /// Its ordinal, as the user's inbox tells it; of marks that the first version has set, it does not.
+    pub(crate) ordinal: Option<u64>,
+    /// The last message that has arrived, or the one read if that is later.
+    pub(crate) delivered: Seq,
+}
+
+impl Mark {
+    fn of(self, user: UserId) -> Receipt {
+        Receipt { user, read: self.read, delivered: self.delivered }
+    }
+}
 
 impl<S: Store> Worker<S> {
     pub(super) fn decide_read(&mut self, mark: ReadMark, session: SessionAddress) {
         let ReadMark { user, conversation, .. } = mark;
         let answer = match self.read_on(mark, session) {
-            Ok(read) => {
-                let read = vec![(user, read)];
-                Delivery::Receipts(Box::new(Receipts { session, conversation, read }))
+            Ok(mark) => {
+                let members = vec![mark.of(user)];
+                Delivery::Receipts(Box::new(Receipts { session, conversation, members }))
             }
             Err(why) => {
                 self.counters.refused.add(1);
@@ -43,21 +65,20 @@ impl<S: Store> Worker<S> {
     }
 
     /// Moves a mark, never back. Where it is then.
-    fn read_on(&mut self, mark: ReadMark, by: SessionAddress) -> Result<Seq, Refusal> {
+    fn read_on(&mut self, mark: ReadMark, by: SessionAddress) -> Result<Mark, Refusal> {
         let ReadMark { user, conversation, up_to } = mark;
         let members = self.members_of(conversation, user)?;
         let tip = self.tip(conversation).map_err(|error| self.unreadable(&error))?;
         if up_to > tip.seq {
             return Err(Refusal::UnknownMessage);
         }
-        let (before, is_told) =
-            self.read_mark(conversation, user).map_err(|error| self.unreadable(&error))?;
-        if up_to <= before && is_told {
+        let before = self.mark(conversation, user).map_err(|error| self.unreadable(&error))?;
+        let is_told = before.read == Seq(0) || before.ordinal.is_some();
+        if up_to <= before.read && is_told {
             return Ok(before);
         }
         self.may_write()?;
-        let up_to = up_to.max(before);
-        let mark = ReadMark { up_to, ..mark };
+        let up_to = up_to.max(before.read);
         let ordinal = if up_to == tip.seq {
             tip.ordinal
         } else {
@@ -65,8 +86,7 @@ impl<S: Store> Worker<S> {
         };
         let own = OwnMark { conversation, up_to, ordinal };
         let Recipients { here, elsewhere } = self.locate(&Users::from_slice(&[user]))?;
-        self.batch.put(Table::Receipts, layout::receipt_key(conversation, user), seal_receipt(&own));
-        self.fresh_marks.insert((conversation, user), Some(up_to));
+        let mark = Mark { read: up_to, ordinal: Some(ordinal), delivered: before.delivered.max(up_to) };
         for (user, rev) in here {
             self.append(user, rev, &Item::Read(own), own.entry());
         }
@@ -74,11 +94,40 @@ impl<S: Store> Worker<S> {
             let intent = Intent { what: Intended::Read(own), users };
             self.outgoing[usize::from(target)].intend(intent, Arrival::Read(own));
         }
+        self.set_mark(conversation, user, mark, members, Some(by));
+        Ok(mark)
+    }
+
+    /// The conversation has arrived at a user up to this message, as the user's database says.
+    pub(super) fn delivered(&mut self, user: UserId, conversation: ConversationId, seq: Seq) {
+        // Whoever has left meanwhile has no mark any more.
+        let Ok(members) = self.members_of(conversation, user) else { return };
+        match (self.tip(conversation), self.mark(conversation, user)) {
+            (Ok(tip), Ok(mark)) if seq > mark.delivered && seq <= tip.seq => {
+                self.set_mark(conversation, user, Mark { delivered: seq, ..mark }, members, None);
+            }
+            (Ok(_), Ok(_)) => {}
+            (Err(error), _) | (_, Err(error)) => {
+                // Nobody waits for it, and the next one says the same.
+                self.unreadable(&error);
+            }
+        }
+    }
+
+    fn set_mark(
+        &mut self,
+        conversation: ConversationId,
+        user: UserId,
+        mark: Mark,
+        members: Users,
+        by: Option<SessionAddress>,
+    ) {
+        self.batch.put(Table::Receipts, layout::receipt_key(conversation, user), seal_mark(&mark));
+        self.fresh_marks.insert((conversation, user), Some(mark));
         if members.len() <= MEMBERS_TOLD {
             let others = members.into_iter().filter(|&member| member != user).collect();
-            self.notify(Note::Read(mark), by, others);
+            self.notify(Note::Receipt(conversation, mark.of(user)), by, others);
         }
-        Ok(up_to)
     }
 
     /// How many messages a conversation has up to one of its events.
@@ -101,17 +150,14 @@ impl<S: Store> Worker<S> {
         self.fresh_marks.insert((conversation, user), None);
     }
 
-    /// A mark as it is, the present batch included, and whether the user's inbox tells of it: of those that the first
-    /// version has set, it does not.
-    fn read_mark(&self, conversation: ConversationId, user: UserId) -> Result<(Seq, bool), StoreError> {
+    /// A mark as it is, the present batch included.
+    fn mark(&self, conversation: ConversationId, user: UserId) -> Result<Mark, StoreError> {
         if let Some(fresh) = self.fresh_marks.get(&(conversation, user)) {
-            return Ok((fresh.unwrap_or_default(), true));
+            return Ok(fresh.unwrap_or_default());
         }
         let key = layout::receipt_key(conversation, user);
-        match self.store.get(Table::Receipts, &key)? {
-            Some(value) => open_receipt(&key, &value).map(|(seq, ordinal)| (seq, ordinal.is_some())),
-            None => Ok((Seq(0), true)),
-        }
+        let value = self.store.get(Table::Receipts, &key)?;
+        value.map_or(Ok(Mark::default()), |value| open_mark(&key, &value))
     }
 
     pub(super) fn receipts(&mut self, request: &ReceiptsRequest, effects: &mut impl Effects) {
@@ -128,24 +174,24 @@ impl<S: Store> Worker<S> {
         let mut members = self.members_of(conversation, user)?;
         members.sort_unstable();
         let marks = self.marks(conversation).map_err(|error| self.unreadable(&error))?;
-        let read = members
+        let members = members
             .into_iter()
             .map(|user| {
                 let mark = marks.binary_search_by_key(&user, |&(user, _)| user).map(|at| marks[at].1);
-                (user, mark.unwrap_or_default())
+                mark.unwrap_or_default().of(user)
             })
             .collect();
-        Ok(Delivery::Receipts(Box::new(Receipts { session, conversation, read })))
+        Ok(Delivery::Receipts(Box::new(Receipts { session, conversation, members })))
     }
 
     /// All marks of a conversation, in the order of their users.
-    fn marks(&self, conversation: ConversationId) -> Result<Vec<(UserId, Seq)>, StoreError> {
+    fn marks(&self, conversation: ConversationId) -> Result<Vec<(UserId, Mark)>, StoreError> {
         let (from, to) = receipt_keys(conversation);
         let mut marks = Vec::new();
         let mut failed = None;
         self.store.scan(Table::Receipts, &from, &to, &mut |key, value| {
             let user = layout::key_number(Table::Receipts, key);
-            match user.and_then(|user| Ok((UserId(user), open_receipt(key, &value)?.0))) {
+            match user.and_then(|user| Ok((UserId(user), open_mark(key, &value)?))) {
                 Ok(mark) => {
                     marks.push(mark);
                     Visit::More
@@ -166,25 +212,27 @@ pub(crate) fn receipt_keys(conversation: ConversationId) -> (Key, Key) {
     (key(0), key(u64::MAX))
 }
 
-fn seal_receipt(mark: &OwnMark) -> Bytes {
-    let mut value = BytesMut::with_capacity(layout::ENVELOPE_BYTES + 16);
+fn seal_mark(mark: &Mark) -> Bytes {
+    let mut value = BytesMut::with_capacity(layout::ENVELOPE_BYTES + 24);
     value.put_bytes(0, layout::ENVELOPE_BYTES);
-    value.put_u64_le(mark.up_to.0);
-    value.put_u64_le(mark.ordinal);
-    layout::sign(layout::PACKED_VERSION, &mut value);
+    value.put_u64_le(mark.read.0);
+    value.put_u64_le(mark.ordinal.unwrap_or_default());
+    value.put_u64_le(mark.delivered.0);
+    layout::sign(MARK_VERSION, &mut value);
     value.freeze()
 }
 
-/// How far somebody has read, and the ordinal of that message; the first version had none, and no entry in the user's
-/// inbox.
-pub(crate) fn open_receipt(key: &[u8], value: &Bytes) -> Result<(Seq, Option<u64>), StoreError> {
-    let (version, payload) = layout::open_version(Table::Receipts, key, value, layout::PACKED_VERSION)?;
+/// The first version had no ordinal, and no entry in the user's inbox; the second did not know what has arrived.
+pub(crate) fn open_mark(key: &[u8], value: &Bytes) -> Result<Mark, StoreError> {
+    let (version, payload) = layout::open_version(Table::Receipts, key, value, MARK_VERSION)?;
     let (numbers, rest) = payload.as_chunks::<8>();
-    match (version, numbers) {
-        (layout::VALUE_VERSION, [seq]) if rest.is_empty() => Ok((Seq(u64::from_le_bytes(*seq)), None)),
-        (layout::PACKED_VERSION, [seq, ordinal]) if rest.is_empty() => {
-            Ok((Seq(u64::from_le_bytes(*seq)), Some(u64::from_le_bytes(*ordinal))))
-        }
-        _ => Err(layout::corrupt(Table::Receipts, key, "the value has a wrong length")),
-    }
+    let number = |at: usize| numbers.get(at).map(|number| u64::from_le_bytes(*number));
+    let (Some(read), true) = (number(0), numbers.len() == usize::from(version) && rest.is_empty()) else {
+        return Err(layout::corrupt(Table::Receipts, key, "the value has a wrong length"));
+    };
+    let read = Seq(read);
+    // Of what was never read there is no ordinal.
+    let ordinal = number(1).filter(|_| read > Seq(0));
+    let delivered = number(2).map_or(read, |delivered| Seq(delivered).max(read));
+    Ok(Mark { read, ordinal, delivered })
 }

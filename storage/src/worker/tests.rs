@@ -10,6 +10,7 @@ use crate::command::{Act, ConversationView, FanOut, Note, Register, SendMessage}
 use crate::engine::memory::{Fault, Memory};
 
 mod conversations;
+mod delivered;
 mod devices;
 pub(crate) mod groups;
 mod inboxes;
@@ -300,12 +301,18 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
             let stops = if typing.stopped { "stops" } else { "is" };
             format!("{} typing: {} {stops}", at(session), typing.user)
         }
-        Delivery::Note { session, note: Note::Read(mark) } => {
-            format!("{} told: {} has read {}", at(session), mark.user, mark.up_to)
+        Delivery::Note { session, note: Note::Receipt(_, mark) } => {
+            let got =
+                if mark.delivered > mark.read { format!(", got {}", mark.delivered) } else { String::new() };
+            format!("{} told: {} has read {}{got}", at(session), mark.user, mark.read)
         }
         Delivery::Receipts(receipts) => {
-            let read: Vec<_> = receipts.read.iter().map(|(user, read)| format!("{user}:{read}")).collect();
-            format!("{} receipts {}", at(&receipts.session), read.join(" "))
+            let member = |it: &crate::command::Receipt| {
+                let got = if it.delivered > it.read { format!("/{}", it.delivered) } else { String::new() };
+                format!("{}:{}{got}", it.user, it.read)
+            };
+            let members: Vec<_> = receipts.members.iter().map(member).collect();
+            format!("{} receipts {}", at(&receipts.session), members.join(" "))
         }
         Delivery::Presence(users) => {
             let mut users: Vec<_> = users.iter().map(|it| format!("{} {:?}", it.user, it.presence)).collect();
@@ -865,7 +872,7 @@ fn a_user_keeps_as_many_cursors_as_devices_are_allowed() {
         house.run(vec![(RouteKey::User(UserId(2)), gone)]);
     }
     let mut kept = 0;
-    let all = (layout::cursor_key(UserId(2), DeviceId(0)), layout::cursor_key(UserId(2), DeviceId(u64::MAX)));
+    let all = (layout::cursor_key(UserId(2), DeviceId(1)), layout::cursor_key(UserId(2), DeviceId(u64::MAX)));
     let count = &mut |_: &[u8], _| {
         kept += 1;
         crate::engine::Visit::More

@@ -11,7 +11,7 @@ use holdfast_storage::Limits;
 use holdfast_storage::check::Checker;
 use holdfast_storage::command::{
     Act, ClientId, Command, ConversationView, ConversationsRequest, Delivery, GroupChange, Note, ReadMark,
-    ReceiptsRequest, Refusal, Register, SendMessage, SessionAddress, Typing,
+    Receipt, ReceiptsRequest, Refusal, Register, SendMessage, SessionAddress, Typing,
 };
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
@@ -667,7 +667,7 @@ impl Simulation {
                         assert!(both.contains(&low) && both.contains(&high), "{typing:?} for {it:?}");
                     }
                 }
-                Delivery::Note { note: Note::Read(mark), .. } => {
+                Delivery::Note { note: Note::Receipt(_, mark), .. } => {
                     assert_ne!(mark.user, it.user, "of one's own marks the inbox tells");
                 }
                 // What they say was written down.
@@ -754,8 +754,13 @@ impl Simulation {
 
     /// Marks of direct conversations, in which everybody stays. An answer may wait for its lane while others are told
     /// more; but no session hears less than it has heard, and nobody less than anybody had heard before a crash.
-    fn note_mark(&mut self, session: SessionAddress, conversation: ConversationId, user: UserId, read: Seq) {
+    fn note_mark(&mut self, session: SessionAddress, conversation: ConversationId, mark: Receipt) {
+        let Receipt { user, read, delivered } = mark;
         let Some((low, high)) = conversation.users() else { return };
+        assert!(
+            delivered >= read,
+            "{user} has read {conversation} up to {read}, it has arrived up to {delivered}"
+        );
         assert!(user == low || user == high, "{user} has read {conversation}");
         let kept = self.kept_marks.get(&(conversation, user)).copied().unwrap_or_default();
         let heard = self.heard_marks.entry((session, conversation, user)).or_default();
@@ -783,12 +788,12 @@ impl Simulation {
                 let before = self.accepted.insert((sent.conversation, *seq), told.clone());
                 assert!(before.is_none_or(|before| before == told), "one seq, one message");
             }
-            Delivery::Note { note: Note::Read(mark), .. } => {
-                self.note_mark(address_of(delivery), mark.conversation, mark.user, mark.up_to);
+            Delivery::Note { note: Note::Receipt(conversation, mark), .. } => {
+                self.note_mark(address_of(delivery), *conversation, *mark);
             }
             Delivery::Receipts(receipts) => {
-                for &(user, read) in &receipts.read {
-                    self.note_mark(receipts.session, receipts.conversation, user, read);
+                for &mark in &receipts.members {
+                    self.note_mark(receipts.session, receipts.conversation, mark);
                 }
             }
             _ => {}

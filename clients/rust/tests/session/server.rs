@@ -296,7 +296,8 @@ impl Server {
                         self.answer(server_frame::Frame::Group(group));
                     }
                     Frame::Read(read) => {
-                        let members = vec![chat::MemberReceipt { user: 42, read: read.up_to }];
+                        let members =
+                            vec![chat::MemberReceipt { user: 42, read: read.up_to, delivered: read.up_to }];
                         let receipts = chat::Receipts { conversation: read.conversation, members };
                         self.answer(server_frame::Frame::Receipts(receipts));
                     }

@@ -11,7 +11,7 @@ pub(crate) fn read_in(conversation: ConversationId, by: u64, up_to: u64) -> (Rou
     (RouteKey::Conversation(conversation), Command::Read { mark, session: session(by, 1) })
 }
 
-fn receipts(conversation: ConversationId, by: u64) -> (RouteKey, Command) {
+pub(crate) fn receipts(conversation: ConversationId, by: u64) -> (RouteKey, Command) {
     let request = ReceiptsRequest { user: UserId(by), session: session(by, 1), conversation };
     (RouteKey::Conversation(conversation), Command::Receipts(request))
 }
