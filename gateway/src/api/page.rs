@@ -28,26 +28,51 @@ impl Asset {
     }
 }
 
-macro_rules! asset {
-    ($name:ident, $content_type:literal, $path:literal) => {
-        static $name: LazyLock<Asset> =
-            LazyLock::new(|| Asset::new($content_type, include_bytes!(concat!("../../../web/", $path))));
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+macro_rules! files {
+    ($($path:literal => $content_type:ident $file:literal),* $(,)?) => {
+        /// Where each file of `web/` is served, and as what.
+        #[cfg(test)]
+        pub(super) const FILES: &[(&str, &str, &str)] = &[$(($path, $content_type, $file)),*];
+
+        pub(super) fn routes() -> Router<Arc<ApiState>> {
+            Router::new()$(.route($path, get(|headers: HeaderMap| async move {
+                static ASSET: LazyLock<Asset> =
+                    LazyLock::new(|| Asset::new($content_type, include_bytes!(concat!("../../../web/", $file))));
+                serve(&ASSET, &headers)
+            })))*
+        }
     };
 }
 
-asset!(PAGE, "text/html; charset=utf-8", "index.html");
-asset!(SCRIPT, "text/javascript; charset=utf-8", "chat.js");
-asset!(CLIENT, "text/javascript; charset=utf-8", "holdfast-client.js");
-asset!(STYLE, "text/css; charset=utf-8", "chat.css");
-asset!(ICON, "image/svg+xml", "icon.svg");
-
-pub(super) fn routes() -> Router<Arc<ApiState>> {
-    Router::new()
-        .route("/", get(|headers: HeaderMap| async move { serve(&PAGE, &headers) }))
-        .route("/chat.js", get(|headers: HeaderMap| async move { serve(&SCRIPT, &headers) }))
-        .route("/holdfast-client.js", get(|headers: HeaderMap| async move { serve(&CLIENT, &headers) }))
-        .route("/chat.css", get(|headers: HeaderMap| async move { serve(&STYLE, &headers) }))
-        .route("/icon.svg", get(|headers: HeaderMap| async move { serve(&ICON, &headers) }))
+files! {
+    "/api.js" => SCRIPT "api.js",
+    "/chat.css" => STYLE "chat.css",
+    "/chat.js" => SCRIPT "chat.js",
+    "/composer.js" => SCRIPT "composer.js",
+    "/dialog.js" => SCRIPT "dialog.js",
+    "/diary.js" => SCRIPT "diary.js",
+    "/disk.js" => SCRIPT "disk.js",
+    "/dom.js" => SCRIPT "dom.js",
+    "/holdfast-client.js" => SCRIPT "holdfast-client.js",
+    "/icon.svg" => SVG "icon.svg",
+    "/identity.js" => SCRIPT "identity.js",
+    "/" => HTML "index.html",
+    "/link.js" => SCRIPT "link.js",
+    "/list.js" => SCRIPT "list.js",
+    "/members.js" => SCRIPT "members.js",
+    "/menu.js" => SCRIPT "menu.js",
+    "/message.js" => SCRIPT "message.js",
+    "/new-group.js" => SCRIPT "new-group.js",
+    "/page.js" => SCRIPT "page.js",
+    "/readers.js" => SCRIPT "readers.js",
+    "/rows.js" => SCRIPT "rows.js",
+    "/thread.js" => SCRIPT "thread.js",
+    "/words.js" => SCRIPT "words.js",
 }
 
 fn serve(asset: &Asset, request: &HeaderMap) -> Response {

@@ -293,13 +293,7 @@ fn metrics_are_prometheus_text() {
 #[test]
 fn the_page_is_guarded_and_cached_by_its_content() {
     let server = Server::start();
-    for (path, content_type) in [
-        ("/", "text/html; charset=utf-8"),
-        ("/chat.js", "text/javascript; charset=utf-8"),
-        ("/holdfast-client.js", "text/javascript; charset=utf-8"),
-        ("/chat.css", "text/css; charset=utf-8"),
-        ("/icon.svg", "image/svg+xml"),
-    ] {
+    for &(path, content_type, _) in page::FILES {
         let page = server.get(path);
         assert_eq!((page.status, page.header("content-type")), (200, content_type), "{path}");
         assert_eq!(page.header("x-content-type-options"), "nosniff");
@@ -325,6 +319,31 @@ fn the_page_is_guarded_and_cached_by_its_content() {
     }
     let odd = server.ask("GET / HTTP/1.1\r\nHost: a;script-src *\r\n\r\n");
     assert!(odd.header("content-security-policy").contains("connect-src 'self'; base-uri"), "{odd:?}");
+}
+
+/// A file of the page that is not served would be a page that does not start.
+#[test]
+fn every_file_of_the_page_is_served_as_what_it_is() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../web");
+    let mut there: Vec<String> = std::fs::read_dir(folder)
+        .expect("the page lies beside this crate")
+        .map(|file| file.expect("it can be listed").file_name().into_string().expect("names are ASCII"))
+        .collect();
+    there.sort();
+    let mut served: Vec<&str> = page::FILES.iter().map(|&(_, _, file)| file).collect();
+    served.sort_unstable();
+    assert_eq!(served, there);
+    for &(path, content_type, file) in page::FILES {
+        assert_eq!(path.trim_start_matches('/'), if file == "index.html" { "" } else { file });
+        let kind = match file.rsplit_once('.') {
+            Some((_, "html")) => "text/html; charset=utf-8",
+            Some((_, "js")) => "text/javascript; charset=utf-8",
+            Some((_, "css")) => "text/css; charset=utf-8",
+            Some((_, "svg")) => "image/svg+xml",
+            _ => panic!("{file}: a kind of file that this test does not know"),
+        };
+        assert_eq!(content_type, kind, "{file}");
+    }
 }
 
 #[test]

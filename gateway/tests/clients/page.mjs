@@ -2,85 +2,43 @@
 //
 //   node page.mjs HOLDFAST DIRECTORY
 //
-// HOLDFAST is the server's binary; data and screenshots go into DIRECTORY. The browser is $CHROMIUM, or chromium in
-// /usr/bin. Nothing here waits for time to pass: each step waits for what it needs to see, or fails.
+// HOLDFAST is the server's binary; data and screenshots go into DIRECTORY.
 
 import assert from "node:assert/strict";
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { promisify } from "node:util";
-import { chromium } from "playwright-core";
 import WebSocket from "ws";
+import {
+  comeIn,
+  connected,
+  disconnected,
+  end,
+  fits,
+  inBrowser,
+  openTab,
+  PHONE,
+  say,
+  sees,
+  serve as start,
+} from "./browser.mjs";
 
 const [holdfast, directory] = process.argv.slice(2);
-const PATIENCE_MS = 30_000;
-const SERVER_AWAY = /ERR_CONNECTION_(REFUSED|RESET|CLOSED)|WebSocket connection to .* failed/;
-
-/** A server with this data; resolves when it says where it listens. */
-async function serve(listen, ...flags) {
-  const data = join(directory, "data");
-  const server = spawn(holdfast, ["serve", "--listen", listen, "--data", data, ...flags], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  for await (const line of createInterface({ input: server.stdout })) {
-    const found = line.match(/http:\/\/([0-9.:]+)\//);
-    if (found) {
-      server.stdout.resume();
-      return { server, address: found[1] };
-    }
-  }
-  throw new Error(`the server ended before it listened, with ${server.exitCode}`);
-}
-
-async function end(server, signal) {
-  const ended = once(server, "exit");
-  server.kill(signal);
-  return (await ended)[0];
-}
-
-/** A tab whose every complaint is kept, except that the server is away when we have sent it away. */
-async function openTab(context, url, complaints) {
-  const page = await context.newPage();
-  page.setDefaultTimeout(PATIENCE_MS);
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  page.on("console", (message) => {
-    if (message.type() === "error" && !SERVER_AWAY.test(message.text())) complaints.push(message.text());
-  });
-  await page.goto(url);
-  return page;
-}
-
-async function comeIn(page, name) {
-  await page.fill("#name", name);
-  await page.click("#login-form [type=submit]");
-  await connected(page);
-}
-
-// Attached, not visible: on a phone an open conversation covers it.
-const status = (page, text) => page.locator("#status", { hasText: text }).waitFor({ state: "attached" });
-const connected = (page) => status(page, /^Connected$/);
-const disconnected = (page) => status(page, /^(Reconnecting|Offline)/);
-
-async function say(page, text) {
-  await page.fill("#text", text);
-  await page.press("#text", "Enter");
-}
-
-/** Waits until the open conversation shows this text once and delivered, and gives all texts from top to bottom. */
-async function sees(page, text) {
-  const message = page.locator("li.message[data-state=delivered] .body").getByText(text, { exact: true });
-  await message.first().waitFor();
-  assert.equal(await message.count(), 1, `${text} is there more than once`);
-  return page.locator("li.message .body").allTextContents();
-}
+const serve = (listen) => start(holdfast, directory, listen);
 
 /** Sends requests as another device of a user, until all are accepted. */
 async function ask(address, user, requests) {
   const data = join(directory, "data");
-  const { stdout } = await promisify(execFile)(holdfast, ["token", "--user", user, "--device", "elsewhere", "--data", data]);
+  const { stdout } = await promisify(execFile)(holdfast, [
+    "token",
+    "--user",
+    user,
+    "--device",
+    "elsewhere",
+    "--data",
+    data,
+  ]);
   const socket = new WebSocket(`ws://${address}/ws`, ["holdfast.v1.json", `bearer.${stdout.trim()}`]);
   await once(socket, "open");
   let open = requests.length;
@@ -129,13 +87,95 @@ async function useLibrary(name) {
   return { texts, seqs: messages.map(({ seq }) => seq), refused, kept };
 }
 
+/** What the page's diary makes of an inbox and of the server's list, whichever comes first and wherever the device
+ *  begins: always the same. Runs inside the page; gives the cases that are not so. */
+async function foldInAnyOrder() {
+  const { Diary } = await import("/diary.js");
+  const me = "42";
+  const counts = new Map();
+  const said = (conversation, seq, sender, body) => {
+    const ordinal = (counts.get(conversation) ?? 0) + (body.text === undefined ? 0 : 1);
+    counts.set(conversation, ordinal);
+    const message = { conversation, seq: String(seq), messageId: `${conversation} ${seq}`, sender, clientId: `${seq}` };
+    return { message: { ...message, timeMs: String(seq), body, ordinal: String(ordinal) } };
+  };
+  const read = (conversation, upTo, ordinal) => ({
+    read: { conversation, upTo: String(upTo), ordinal: String(ordinal) },
+  });
+  const entries = [
+    said("42:43", 1, "43", { text: "one" }),
+    said("42:43", 2, "43", { text: "two" }),
+    read("42:43", 1, 1),
+    said("42:43", 3, me, { text: "three" }),
+    said("42:43", 4, "43", { text: "four" }),
+    said("42:43", 5, "43", { edited: { seq: "4", content: { text: "FOUR" } } }),
+    said("g7", 1, "43", { groupCreated: { title: "Roof", members: [me, "44"], openHistory: false } }),
+    said("g7", 2, "44", { text: "hello" }),
+    said("g7", 3, "43", { renamed: { title: "Cellar" } }),
+    said("g7", 4, "43", { roleSet: { user: me, role: "ADMIN" } }),
+    said("g7", 5, "44", { text: "again" }),
+    said("g7", 6, "43", { memberRemoved: { user: me } }),
+    said("g7", 9, "43", { membersAdded: { users: [me], title: "Attic" } }),
+    said("g7", 10, "44", { text: "welcome" }),
+    said("42:43", 6, "43", { deleted: { seq: "4" } }),
+    said("g7", 11, me, { text: "thanks" }),
+    said("g7", 12, "44", { text: "bye" }),
+    read("g7", 12, 5),
+    said("g7", 13, "44", { text: "really" }),
+  ];
+  const after = (begin, rev, part) => {
+    const diary = new Diary(me, "fold");
+    for (let at = begin; at <= entries.length; at += 1) {
+      if (at === part?.at) diary.takeList(part.list, new Set());
+      if (at < entries.length) diary.take(String(at + 1), entries[at]);
+    }
+    return diary;
+  };
+  const shown = (diary) =>
+    JSON.stringify(
+      diary
+        .keys()
+        .toSorted()
+        .map((key) => {
+          const { ordinal, seen, read, title, role, gone, last } = diary.conversations.get(key);
+          return [key, ordinal - seen, read, title, role, gone, last?.seq, last?.change, last?.body];
+        }),
+    );
+  const whole = shown(after(0));
+  const wrong = [];
+  for (let rev = 0; rev <= entries.length; rev += 1) {
+    // The list at this `rev`, as the server would give it: made of the inbox up to there.
+    const diary = new Diary(me, "fold");
+    for (let at = 0; at < rev; at += 1) diary.take(String(at + 1), entries[at]);
+    const conversations = diary.keys().map((key) => {
+      const { ordinal, seen, read, title, role, gone, last } = diary.conversations.get(key);
+      const name = key.startsWith("g") ? key : "42:43";
+      const message = last && {
+        ...{ conversation: name, seq: String(last.seq), messageId: last.id, sender: last.from, clientId: "" },
+        ...{ timeMs: String(last.time), body: last.body, ordinal: String(ordinal) },
+        ...(last.changedBy && { changedBy: String(last.changedBy) }),
+      };
+      const state = { conversation: name, unread: String(ordinal - seen), read: String(read), title, role, gone };
+      return { ...state, messages: message ? [message] : [] };
+    });
+    const list = { conversations, rev: String(rev), end: true };
+    for (let begin = 0; begin <= rev; begin += 1) {
+      for (let at = begin; at <= entries.length; at += 1) {
+        const result = shown(after(begin, rev, { list, at }));
+        if (result !== whole) wrong.push({ rev, begin, at, result, whole });
+      }
+    }
+  }
+  return wrong;
+}
+
 async function main(browser) {
   const complaints = [];
   let { server, address } = await serve("127.0.0.1:0");
   try {
     const url = `http://${address}/`;
     const desk = await browser.newContext({ viewport: { width: 1100, height: 720 }, deviceScaleFactor: 2 });
-    const pocket = await browser.newContext({ viewport: { width: 390, height: 780 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
+    const pocket = await browser.newContext(PHONE);
     let ana = await openTab(desk, url, complaints);
     const ben = await openTab(pocket, url, complaints);
     await comeIn(ana, "Ana");
@@ -144,15 +184,14 @@ async function main(browser) {
     // To and fro.
     await ana.fill("#with", "Ben");
     await ana.press("#with", "Enter");
-    await ana.locator("#other-name", { hasText: "Ben" }).waitFor();
+    await ana.locator("#title", { hasText: "Ben" }).waitFor();
     await say(ana, "Are you coming tonight?");
     await sees(ana, "Are you coming tonight?");
     await ben.locator("#conversations button", { hasText: "Are you coming tonight?" }).click();
     await sees(ben, "Are you coming tonight?");
     // He has it open, and she sees that.
     await ana.locator("li.message.mine.read", { hasText: "Are you coming tonight?" }).waitFor();
-    await ben.fill("#text", "Sure <3 I bring olives & café crème");
-    await ben.click("#send");
+    await say(ben, "Sure <3 I bring olives & café crème");
     await sees(ana, "Sure <3 I bring olives & café crème");
 
     // She sees that he is there, that he looks at something else for a while, and that he is back.
@@ -199,8 +238,7 @@ async function main(browser) {
     await Promise.all([disconnected(ana), disconnected(ben)]);
     ({ server } = await serve(address));
     await Promise.all([connected(ana), connected(ben)]);
-    await ben.fill("#text", "Still here after kill -9");
-    await ben.click("#send");
+    await say(ben, "Still here after kill -9");
     const expected = [
       "Are you coming tonight?",
       "Sure <3 I bring olives & café crème",
@@ -218,7 +256,7 @@ async function main(browser) {
       { delete: { clientId: "delete", conversation, seq: "4" } },
     ]);
     expected[0] = "Are you coming tomorrow?";
-    expected[3] = "Deleted";
+    expected[3] = "Message deleted";
     for (const page of [ana, ben]) {
       await page.locator("li.message.deleted").waitFor();
       assert.deepEqual(await sees(page, expected[0]), expected);
@@ -237,6 +275,8 @@ async function main(browser) {
     await laptop.locator("#conversations .unread").waitFor({ state: "detached" });
     await laptop.locator("#conversations button").first().click();
     assert.deepEqual(await sees(laptop, expected[4]), expected);
+
+    assert.deepEqual((await laptop.evaluate(foldInAnyOrder)).slice(0, 3), []);
 
     // What the page stands on also stands by itself.
     assert.deepEqual(await laptop.evaluate(useLibrary, "Ben"), {
@@ -261,28 +301,17 @@ async function main(browser) {
     await connected(ben);
     assert.deepEqual(await sees(ben, expected[5]), expected);
 
-    // Nothing sticks out on a phone.
-    const overflow = await ben.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    assert.equal(overflow, 0, "the page is wider than the phone");
+    await fits(ben);
     await ana.screenshot({ path: join(directory, "chat-desktop.png") });
     await ben.screenshot({ path: join(directory, "chat-phone.png") });
     assert.deepEqual(complaints, []);
     assert.equal(await end(server, "SIGTERM"), 0);
   } finally {
+    // What a page has complained of may be why something else has not come.
+    for (const complaint of complaints) console.error(complaint);
     server.kill("SIGKILL");
   }
 }
 
-await rm(join(directory, "data"), { recursive: true, force: true });
-await mkdir(directory, { recursive: true });
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  // Chromium's own sandbox refuses to run as root.
-  chromiumSandbox: process.getuid() !== 0,
-});
-try {
-  await main(browser);
-  console.log("the page sends, receives, survives a polite stop and a kill, and fits a phone; its library stands alone");
-} finally {
-  await browser.close();
-}
+await inBrowser(directory, main);
+console.log("the page sends, receives, survives a polite stop and a kill, and fits a phone; its library stands alone");

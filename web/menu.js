@@ -1,0 +1,83 @@
+// What can be done with a message: a menu beside it, by a click, a tap on the message, or the keyboard.
+
+import { answer, edit } from "/composer.js";
+import { confirm } from "/dialog.js";
+import { $, element } from "/dom.js";
+import { page } from "/page.js";
+import { showReaders } from "/readers.js";
+import { rowAt } from "/thread.js";
+
+const EDGE_PIXELS = 8;
+/** Where the focus goes back to. */
+let opener = null;
+
+function open(row, from, place) {
+  const { message, can, mine } = row;
+  const { key, link } = page;
+  const items = [
+    can.reply && ["Answer", () => answer(message)],
+    can.edit && ["Edit", () => edit(message)],
+    can.readers && ["Who has read it", () => showReaders(key, message)],
+    can.delete && [
+      "Delete",
+      async () =>
+        (await confirm(`Delete ${mine ? "this message" : "somebody else’s message"} for everybody?`, "Delete")) &&
+        link.delete(key, message.seq),
+    ],
+  ].filter(Boolean);
+  if (items.length === 0) return;
+  const menu = $("menu");
+  menu.replaceChildren(
+    ...items.map(([label, act]) => {
+      const item = element("button", { type: "button", textContent: label, role: "menuitem", tabIndex: -1 });
+      item.classList.toggle("bad", label === "Delete");
+      item.addEventListener("click", () => {
+        menu.hidePopover();
+        act();
+      });
+      return item;
+    }),
+  );
+  opener = from;
+  menu.showPopover();
+  const { offsetWidth: width, offsetHeight: height } = menu;
+  const below = place.bottom + 4;
+  const top = below + height > innerHeight - EDGE_PIXELS ? place.top - height - 4 : below;
+  const left = mine ? place.right - width : place.left;
+  menu.style.top = `${Math.max(EDGE_PIXELS, top)}px`;
+  menu.style.left = `${Math.min(Math.max(EDGE_PIXELS, left), innerWidth - width - EDGE_PIXELS)}px`;
+  menu.firstElementChild.focus();
+}
+
+export function listenToMenu() {
+  $("messages").addEventListener("click", ({ target }) => {
+    const row = target.closest("li.message") && rowAt(target);
+    if (!row?.can) return;
+    if (target.closest(".readers")) return showReaders(page.key, row.message);
+    const button = target.closest(".more");
+    if (button) return open(row, button, button.getBoundingClientRect());
+    const bubble = target.closest(".bubble");
+    const isTap =
+      bubble && matchMedia("(pointer: coarse)").matches && !target.closest("button") && getSelection().isCollapsed;
+    if (isTap) open(row, bubble.parentElement.querySelector(".more"), bubble.getBoundingClientRect());
+  });
+  $("menu").addEventListener("keydown", (event) => {
+    const items = [...$("menu").children];
+    const at = items.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1 + items.length, Home: 0, End: items.length - 1 }[event.key];
+    if (event.key === "Tab") $("menu").hidePopover();
+    if (to === undefined) return;
+    event.preventDefault();
+    items[to % items.length].focus();
+  });
+  $("menu").addEventListener("toggle", ({ newState }) => {
+    // Unless what was chosen has put it elsewhere.
+    if (
+      newState === "closed" &&
+      (document.activeElement === document.body || $("menu").contains(document.activeElement))
+    )
+      opener?.focus();
+  });
+  for (const scrolling of ["wheel", "touchmove"])
+    $("scroll").addEventListener(scrolling, () => $("menu").hidePopover(), { passive: true });
+}
