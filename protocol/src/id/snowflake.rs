@@ -74,7 +74,8 @@ impl Snowflake {
         let time_ms = match last_issued {
             // Not one more sequence number but the next millisecond: greater also if the last id has other worker bits.
             Some(last) => last.time_ms() + 1,
-            None => 0,
+            // Not 0, or worker 0 would call its first message 0, should its clock be before 2026: that is no name.
+            None => 1,
         };
         Self { worker, time_ms, sequence: 0 }
     }
@@ -148,6 +149,14 @@ mod tests {
         assert_eq!(id.timestamp_ms(), NOW_MS);
         assert_eq!(id.worker(), WORKER);
         assert_eq!(id.0, 1_000_000 << 22 | 5 << 12);
+    }
+
+    #[test]
+    fn no_message_is_called_0_whatever_the_clock_says() {
+        for now_ms in [0, Snowflake::EPOCH_MS - 1, Snowflake::EPOCH_MS, u64::MAX] {
+            let id = Snowflake::new(WorkerId(0), None).next(now_ms);
+            assert!(id > MessageId(0), "{id:?} at {now_ms}");
+        }
     }
 
     #[test]
