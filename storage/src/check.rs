@@ -21,6 +21,7 @@ use crate::engine::fjall::{Config, Fjall, TableSize};
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
 use crate::error::StorageError;
+use crate::inbox::Facts;
 use crate::layout::{self, Intended, Intent};
 
 mod conversations;
@@ -179,7 +180,7 @@ pub struct Checker {
     /// What the marks say that the inboxes must tell last, per slice of users, and what they tell.
     marks: Vec<Sum>,
     marks_told: Vec<Sum>,
-    /// Slices of users for whom marks wait in logs.
+    /// Slices of users for whom marks, or the ends of marks, wait in logs.
     marks_wait: Vec<bool>,
     /// (source, target) → what the target has applied.
     applied: BTreeMap<(u16, u16), u64>,
@@ -263,8 +264,11 @@ impl Checker {
                     }
                     let bytes = entry_in(&sealed);
                     if let Some(entry) = MessageEntry::decode(&bytes) {
+                        let facts = Facts::of(&entry);
                         for user in users {
                             self.kept[slice_of(user)].add(user, &entry, &bytes);
+                            // Whoever goes leaves no mark, and the inbox that does not know yet still tells of it.
+                            self.marks_wait[slice_of(user)] |= facts.is_last_of(user);
                         }
                     }
                 }

@@ -96,13 +96,18 @@ impl Facts {
         }
     }
 
+    /// Whether the user is not in the group any more, and gets nothing after it.
+    pub(crate) fn is_last_of(&self, user: UserId) -> bool {
+        self.gone == Some(user)
+    }
+
     /// What it is in the inbox of this user.
     pub(crate) fn item_for(&self, user: UserId) -> Item {
         let traits = Traits::default()
             .with(Traits::COUNTS, self.counts)
             .with(Traits::OWN, self.sender == user)
             .with(Traits::GROUP, self.group)
-            .with(Traits::GONE, self.gone == Some(user));
+            .with(Traits::GONE, self.is_last_of(user));
         Item::Message { conversation: self.conversation, seq: self.seq, ordinal: self.ordinal, traits }
     }
 }

@@ -198,6 +198,21 @@ fn a_mark_beyond_the_end_of_somebody_else_or_of_nothing_is_noticed() {
 }
 
 #[test]
+fn a_mark_of_someone_whose_removal_is_under_way_is_no_problem() {
+    let mut waited = 0;
+    for user in [2, 3] {
+        let mut house = house();
+        house.run(vec![read_in(groups::CREW, user, 6)]);
+        house.keep_apart();
+        house.run(vec![groups::change(1, "gone", GroupChange::Remove(UserId(user)))]);
+        let report = report(&house);
+        assert!(report.is_sound(), "{:#?}", report.problems);
+        waited += report.waiting_intents;
+    }
+    assert!(waited > 0, "one of the inboxes is in the other database");
+}
+
+#[test]
 fn logs_that_contradict_each_other_are_noticed() {
     let applied = house();
     let states: Vec<_> =
