@@ -171,7 +171,9 @@ impl<S: Store> Worker<S> {
 
     /// Looks how it is with those who have changed; more than fit wait for the next tick.
     fn gather(&mut self) {
-        let users: Vec<UserId> = self.changes.changed.iter().take(USERS_PER_TICK).copied().collect();
+        let mut users: Vec<UserId> = self.changes.changed.iter().take(USERS_PER_TICK).copied().collect();
+        // The same run tells them in the same order, whatever the set's.
+        users.sort_unstable();
         let told: Vec<_> =
             users.iter().map(|&user| UserPresence { user, presence: self.presence(user) }).collect();
         for user in &users {

@@ -149,7 +149,8 @@ impl<S: Store> Worker<S> {
         self.spent.begin();
         if self.health != Health::Good && !self.wishes.unfolded.is_empty() {
             // Nothing is written down any more: lists are made of what there is.
-            let users: Vec<UserId> = self.wishes.unfolded.keys().copied().collect();
+            let mut users: Vec<UserId> = self.wishes.unfolded.keys().copied().collect();
+            users.sort_unstable();
             users.into_iter().for_each(|user| self.wishes.folded(user));
         }
         self.grant_waiting(effects);
