@@ -15,6 +15,9 @@ const EXAMPLES: &str = "\
 Examples:
   holdfast-load million
       start the server beside this binary and hold a million logged-in sessions on it, then let them chat
+  holdfast-load million --watchers 100k --watched 50 --flapping 1%
+      the same; then 100,000 of them watch 50 others each, while 1 % of all come and go per minute: what does a watching
+      session cost, and do messages take longer?
   holdfast-load hold ws://127.0.0.1:8080/ws --connections 100k --hold 60s --login --data holdfast-data
       hold 100,000 logged-in sessions on a server that runs already
   holdfast-load hold ws://127.0.0.1:9000/ --connections 5000 --ramp 1000 --server-pid 4242
@@ -542,15 +545,45 @@ pub struct MillionArgs {
     /// Demanded: sessions that come up per second over the ramp, at least.
     #[arg(long, value_name = "PER_SECOND", default_value = "15000")]
     pub min_ramp: f64,
-    /// Demanded: length of the whole run, at most.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "6m")]
-    pub max_time: Duration,
+    /// Demanded: length of the whole run, at most; without it 6m, and 9m with --watchers.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_time: Option<Duration>,
+    /// Presence.
+    #[command(flatten)]
+    pub presence: PresenceArgs,
     /// Honesty.
     #[command(flatten)]
     pub lateness: LatenessArgs,
     /// Report.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Who watches whom, and who comes and goes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Presence")]
+pub struct PresenceArgs {
+    /// Sessions that watch others, after the messages; then messages flow again, while members come and go.
+    #[arg(long, value_name = "N", value_parser = parse_count, default_value = "0")]
+    pub watchers: u32,
+    /// How many others each of them watches: half of them near it in the chat's pairing, half anybody.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), default_value = "50")]
+    pub watched: u32,
+    /// The share of all users that leave within a minute, and come back.
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, default_value = "1%")]
+    pub flapping: f64,
+    /// Watchers that say per second whom they watch; without it as many as come to an end in 20 s.
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub watch_rate: Option<f64>,
+    /// The server's limits.presence_grace for this run: who flaps stays away for longer, so that it is told.
+    #[arg(long, value_name = "TIME", value_parser = parse_grace, default_value = "1s")]
+    pub presence_grace: Duration,
+    /// Demanded: bytes more in the server's process for a session that watches, at most.
+    #[arg(long, value_name = "BYTES", default_value = "1200")]
+    pub max_watcher_bytes: f64,
+    /// Demanded: p99 of deliveries while members come and go and are watched, at most so many times that of before.
+    #[arg(long, value_name = "TIMES", default_value = "1.5")]
+    pub max_presence_factor: f64,
 }
 
 impl MillionArgs {
@@ -637,6 +670,23 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `1%` → 0.01.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    match text.strip_suffix('%').map(str::parse::<f64>) {
+        Some(Ok(percent)) if (0.0..=10_000.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(format!("`{text}` is no share from 0% to 10000%; write for example 1% or 0.5%")),
+    }
+}
+
+/// What the server takes as a grace, in whole milliseconds.
+fn parse_grace(text: &str) -> Result<Duration, String> {
+    let grace = parse_duration(text)?;
+    if grace > Duration::from_secs(600) || grace.subsec_nanos() % 1_000_000 != 0 {
+        return Err(format!("`{text}` is no grace: the server takes 0s to 10m, in whole milliseconds"));
+    }
+    Ok(grace)
+}
+
 fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a header is `Name: value`")?;
     let name = parse_token(name.trim_end())?;
@@ -683,6 +733,23 @@ mod tests {
             if let Err(error) = Cli::try_parse_from(example.split_whitespace()) {
                 panic!("`{example}`: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn shares_have_a_percent_sign() {
+        assert_eq!(parse_percent("1%"), Ok(0.01));
+        assert_eq!(parse_percent("0.5%"), Ok(0.005));
+        for wrong in ["", "%", "1", "-1%", "10001%", "NaN%", "1 %"] {
+            assert!(parse_percent(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn graces_are_what_the_server_takes() {
+        assert_eq!(parse_grace("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in ["11m", "1us", "soon"] {
+            assert!(parse_grace(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -80,6 +80,8 @@ pub struct ServerOptions {
     pub listen: Ipv4Addr,
     /// Further arguments of `serve`.
     pub arguments: Vec<String>,
+    /// Settings in its environment, beside our own environment: name and value.
+    pub environment: Vec<(String, String)>,
     /// How long it may take to drain.
     pub drain: Duration,
 }
@@ -129,6 +131,7 @@ impl ServerProcess {
             .arg("--data")
             .arg(options.data.join("store"))
             .args(&options.arguments)
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .env("HOLDFAST_DRAIN__TIMEOUT", format!("{}s", options.drain.as_secs()))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -318,6 +321,7 @@ mod tests {
             data,
             listen: Ipv4Addr::LOCALHOST,
             arguments: vec![],
+            environment: vec![],
             drain: Duration::from_secs(5),
         }
     }

@@ -71,6 +71,7 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Value<'a>)> {
 // Field numbers of the schema; a test compares with the generated types.
 const FRAME_EVENT: u64 = 3;
 const FRAME_PAGE: u64 = 4;
+const FRAME_PRESENCE: u64 = 15;
 
 /// The only field of a message, if it is this one.
 fn only(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
@@ -107,6 +108,12 @@ fn event_body(mut bytes: &[u8]) -> Option<RawEvent<'_>> {
         }
     }
     Some(RawEvent { rev, entry: entry? })
+}
+
+/// True for a `presence` frame.
+#[must_use]
+pub fn is_presence(frame: &[u8]) -> bool {
+    only(frame, FRAME_PRESENCE).is_some()
 }
 
 /// A `page` frame, whose entries have not been looked at.
@@ -233,6 +240,16 @@ mod tests {
             let cut = &whole[..cut.min(whole.len() - 1)];
             prop_assert!(page(cut).is_none() && event(cut).is_none());
         }
+    }
+
+    #[test]
+    fn presence_is_told_from_other_frames() {
+        assert!(is_presence(&encode(server_frame::Frame::Presence(chat::Presence::default()))));
+        let users = vec![chat::UserPresence { user: 7, online: true, ..Default::default() }; 50];
+        assert!(is_presence(&encode(server_frame::Frame::Presence(chat::Presence { users }))));
+        assert!(!is_presence(&encode(server_frame::Frame::Event(events(&[(1, 1)])[0].clone()))));
+        assert!(!is_presence(&encode(server_frame::Frame::Devices(chat::Devices::default()))));
+        assert!(!is_presence(&[]));
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn start(directory: &Path, driver: &str) -> Option<ServerProcess> {
         data: directory.to_owned(),
         listen: std::net::Ipv4Addr::LOCALHOST,
         arguments,
+        environment: Vec::new(),
         drain: Duration::from_secs(1),
     };
     Some(ServerProcess::start(&options, || true).expect("the server starts"))

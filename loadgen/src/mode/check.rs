@@ -98,6 +98,7 @@ fn prepare(args: &CheckArgs, seed: u64) -> Result<Tally, CheckError> {
             data,
             listen: std::net::Ipv4Addr::LOCALHOST,
             arguments,
+            environment: Vec::new(),
             drain: Duration::from_secs(2),
         },
         faultfs: args.faultfs.clone().unwrap_or_else(|| beside("faultfs")),

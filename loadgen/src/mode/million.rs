@@ -5,7 +5,11 @@
 //!                     └ memory is sampled ┘└ idle processor time ┘
 //! ```
 //!
+//! With `--watchers` messages flow twice, see [`presence`].
+//!
 //! Load goes to 127.0.0.0/8 and nowhere else.
+
+mod presence;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +29,7 @@ use crate::arrival::{Schedule, Spread};
 use crate::cli::MillionArgs;
 use crate::clock;
 use crate::crew::Crew;
-use crate::engine::{EngineOptions, Ramp};
+use crate::engine::{EngineOptions, Ramp, Snapshot};
 use crate::measure::memory::open_files;
 use crate::measure::sample::Sampler;
 use crate::pilot::{Landing, Pilot, PilotError, catch_signals};
@@ -34,8 +38,9 @@ use crate::random::Random;
 use crate::report::{Messages, Report, Threshold, thousandth};
 use crate::scenario::Order;
 use crate::scenario::books::{Books, Marks, Pairing};
-use crate::scenario::chat::{Chat, ChatReport};
+use crate::scenario::chat::Chat;
 use crate::scenario::login::{Credentials, Login};
+use crate::scenario::presence::{PresenceCounts, Watched, WatchedReport};
 use crate::server::{self, ServerOptions, ServerProcess};
 use crate::settings::{Missing, Settings};
 use crate::stamp::Stamp;
@@ -63,6 +68,10 @@ struct Times {
     settle: f64,
     hold: f64,
     messages: f64,
+    /// With presence only: until the messages are through and memory is calm, the watches, messages again.
+    pause: f64,
+    watch: f64,
+    flapping: f64,
     quiesce: f64,
     drain: f64,
 }
@@ -76,6 +85,8 @@ struct Measured {
     cpu: Vec<(&'static str, crate::report::CpuPhase)>,
     cpu_us_per_message: Option<f64>,
     delivered_per_second: f64,
+    /// Memory before anybody watched, and when all who should do.
+    watches: Option<presence::WatchMemory>,
 }
 
 pub(super) fn run(args: &MillionArgs) -> Result<Report, SetupError> {
@@ -99,6 +110,7 @@ pub(super) fn run(args: &MillionArgs) -> Result<Report, SetupError> {
         ServerProcess::start(&server_options(args, &temporary), keep_waiting).map_err(PilotError::from)?;
     let mut setup = set_up(args, kind, &server, started, started_unix_ms, sampler)?;
     setup.announce(&mut progress, &format!("hold {} sessions", count(args.connections.into())));
+    presence::announce(args, &mut progress);
     progress.say(&format!("  server     {}, process {}", server.address, server.pid()));
 
     let crew = start_crew(args, &setup, &server)?;
@@ -140,7 +152,7 @@ fn check(args: &MillionArgs) -> Result<(), SetupError> {
             return wrong(&format!("{name} must be more than 0 per second"));
         }
     }
-    Ok(())
+    presence::check(args)
 }
 
 fn raise(args: &MillionArgs, progress: &mut Progress) -> (Option<Settings>, Vec<Missing>) {
@@ -172,6 +184,7 @@ fn server_options(args: &MillionArgs, temporary: &TemporaryData) -> ServerOption
         data: temporary.path.clone(),
         listen: listen_address(args.one_address),
         arguments,
+        environment: presence::environment(&args.presence),
         drain: DRAIN,
     }
 }
@@ -221,7 +234,7 @@ fn start_crew(
     args: &MillionArgs,
     setup: &Setup,
     server: &ServerProcess,
-) -> Result<Crew<ChatReport<Books>>, SetupError> {
+) -> Result<Crew<WatchedReport>, SetupError> {
     let connections = args.connections;
     let mint = Mint::from_file(&server.token_key(), clock::unix_ms() / 1_000, TOKEN_LIFETIME.as_secs())?;
     let credentials = Credentials::Mint { mint, first_user: FIRST_USER };
@@ -230,13 +243,18 @@ fn start_crew(
     let pairing = Pairing::cycle(connections, seed);
     let marks = Arc::new(Marks::new(connections));
     let run = Random::stream(seed ^ setup.started_unix_ms, 0x2a).bits() as u32;
+    let presence = presence::options(args, FIRST_USER, &pairing, seed);
+    let silent = presence.as_ref().map_or_else(|| Marks::new(0), |presence| presence.plan.silent());
+    let silent = Arc::new(silent);
     let body_bytes = (args.size as usize).max(Stamp::BYTES);
     let make = |share: &EngineOptions| {
-        let books = Books::new(run, share.first_member, share.members, pairing.clone(), Arc::clone(&marks));
+        let books = Books::new(run, share.first_member, share.members, pairing.clone(), Arc::clone(&marks))
+            .with_silent(Arc::clone(&silent));
         let part = f64::from(share.members) / f64::from(connections);
         let random = Random::stream(seed, 0xc4a8 ^ u64::from(share.first_member));
         let schedule = Schedule::new(Spread::Poisson, args.rate * part, clock::monotonic(), random);
-        Chat::new(login.clone(), share.first_member, books, schedule, body_bytes, seed)
+        let chat = Chat::new(login.clone(), share.first_member, books, schedule, body_bytes, seed);
+        Watched::new(chat, login.clone(), presence.as_ref(), share.first_member, share.members)
     };
     Ok(Crew::start(setup.kind, &setup.options, setup.threads, make)?)
 }
@@ -244,7 +262,7 @@ fn start_crew(
 /// Through all phases; what was measured stands in `measured` also when it is broken off.
 fn lead(
     args: &MillionArgs,
-    pilot: &mut Pilot<ChatReport<Books>>,
+    pilot: &mut Pilot<WatchedReport>,
     measured: &mut Measured,
 ) -> Result<(), PilotError> {
     let pid = pilot.server.as_ref().map(ServerProcess::pid);
@@ -278,10 +296,11 @@ fn lead(
         measured.cpu.push(("messages", cpu_phase(cpu, messages)));
         measured.cpu_us_per_message = (done > 0).then(|| cpu.total_ns as f64 / 1e3 / done as f64);
     }
-    pilot.order(Order::Quiesce);
-    let begin = clock::monotonic();
-    pilot.phase("quiesce", args.quiesce, |now| now.outstanding == 0)?;
-    measured.times.quiesce = clock::monotonic().since(begin).as_secs_f64();
+    if args.presence.watchers > 0 {
+        presence::lead(args, pilot, measured, pid)?;
+    } else {
+        measured.times.quiesce = quiesce(args, pilot, "quiesce", |now| now.outstanding == 0)?;
+    }
     measured.held = pilot.snapshot().up;
 
     // The server is told to go, as an operator tells it; it must say goodbye to everybody.
@@ -298,15 +317,36 @@ fn lead(
     Ok(())
 }
 
+/// Sends nothing new, and waits for what is under way. Says how long that took.
+fn quiesce(
+    args: &MillionArgs,
+    pilot: &mut Pilot<WatchedReport>,
+    name: &'static str,
+    is_through: impl FnMut(&Snapshot) -> bool,
+) -> Result<f64, PilotError> {
+    pilot.order(Order::Quiesce);
+    let begin = clock::monotonic();
+    pilot.phase(name, args.quiesce, is_through)?;
+    Ok(clock::monotonic().since(begin).as_secs_f64())
+}
+
 fn judge(
     args: &MillionArgs,
     setup: &Setup,
     measured: Measured,
-    landing: Landing<ChatReport<Books>>,
+    landing: Landing<WatchedReport>,
     error: Option<String>,
 ) -> Report {
     let Landing { engine, reports, sampler, .. } = landing;
-    let (settlement, counts) = settle(reports);
+    let mut chats = Vec::new();
+    let mut watched: Option<PresenceCounts> = None;
+    for report in reports {
+        chats.push(report.chat);
+        if let Some(counts) = report.presence {
+            watched.get_or_insert_default().merge(&counts);
+        }
+    }
+    let (settlement, counts) = settle(chats);
     let total = clock::monotonic().since(setup.started);
     let times = &measured.times;
     let mut report = setup.report("million", &engine, measured.held, times.ramp, sampler.as_ref());
@@ -321,12 +361,27 @@ fn judge(
         ("total", total.as_secs_f64()),
     ];
     report.seconds.extend(seconds.map(|(name, seconds)| (name, thousandth(seconds))));
+    if watched.is_some() {
+        let seconds = [("pause", times.pause), ("watch", times.watch), ("flapping", times.flapping)];
+        report.seconds.extend(seconds.map(|(name, seconds)| (name, thousandth(seconds))));
+    }
     report.messages = Some(Messages::of_chat(&settlement, &counts, measured.delivered_per_second));
-    report.latency("accepted", &settlement.counts.accepted_latency);
-    report.latency("delivered", &settlement.counts.delivered_latency);
     let rule = lateness_rule(&args.lateness);
-    report.generator.lateness = Some(rule.judge(&counts.lateness, &settlement.counts.accepted_latency));
+    let last = rule.judge(&counts.lateness, &settlement.counts.accepted_latency);
+    match &watched {
+        None => {
+            report.latency("accepted", &settlement.counts.accepted_latency);
+            report.latency("delivered", &settlement.counts.delivered_latency);
+            report.generator.lateness = Some(last);
+        }
+        Some(watched) => {
+            presence::note(args, &mut report, &measured, watched, &settlement.counts);
+            let first = rule.judge(&watched.before.lateness, &watched.before.accepted);
+            report.generator.lateness = Some(if first.limited { first } else { last });
+        }
+    }
     if let Some(server) = &mut report.server {
+        server.environment = presence::environment(&args.presence).into_iter().collect();
         server.idle_cpu_us_per_connection_second = measured.idle_us.map(thousandth);
         server.cpu_us_per_message = measured.cpu_us_per_message.map(thousandth);
         server.cpu.extend(measured.cpu);
@@ -337,7 +392,7 @@ fn judge(
     let user = server.and_then(|server| server.bytes_per_connection).map(|per| per.user);
     let total_bytes = server.and_then(|server| server.total_bytes);
     let idle = server.and_then(|server| server.idle_cpu_us_per_connection_second);
-    let expected = Spread::Poisson.fewest(args.rate * times.messages) * 0.98;
+    let expected = Spread::Poisson.fewest(args.rate * (times.messages + times.flapping)) * 0.98;
     let books = &settlement.counts;
     report.thresholds = vec![
         Threshold::at_least("sessions opened", Some(report.connections.opened as f64), target, ""),
@@ -347,7 +402,7 @@ fn judge(
         Threshold::at_most(
             "server side in all",
             total_bytes,
-            total_limit(args.max_total_bytes, target),
+            total_limit(args.max_total_bytes, target) + presence::allowed_bytes(&args.presence),
             "bytes",
         ),
         Threshold::at_most("idle processor time per session and second", idle, args.max_idle_cpu, "µs"),
@@ -361,7 +416,7 @@ fn judge(
         Threshold::at_most(
             "whole run",
             Some(total.as_secs_f64() * 1e6),
-            args.max_time.as_secs_f64() * 1e6,
+            presence::time_limit(args).as_secs_f64() * 1e6,
             "us",
         ),
     ];
@@ -376,7 +431,11 @@ fn judge(
             "per second",
         ));
     }
-    report.judge(settlement.is_correct());
+    let is_presence_correct = watched.as_ref().is_none_or(|watched| watched.watches.is_correct());
+    if let Some(watched) = &watched {
+        report.thresholds.extend(presence::thresholds(args, &report, watched));
+    }
+    report.judge(settlement.is_correct() && is_presence_correct);
     if let Some(error) = error {
         report.broken_off(error);
     }

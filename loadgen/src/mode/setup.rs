@@ -244,6 +244,7 @@ impl Setup {
             seed: self.options.seed,
             connections: Connections::of(engine, u64::from(self.options.members), held, ramp_seconds),
             messages: None,
+            presence: None,
             server: self.server_pid.map(|pid| crate::report::Server { pid, ..Default::default() }),
             latency_us: BTreeMap::new(),
             seconds: BTreeMap::new(),

@@ -90,6 +90,22 @@ fn write_tiles(report: &Report, out: &mut String) -> std::fmt::Result {
             }
         }
     }
+    if let Some(presence) = &report.presence {
+        if let Some(per) = presence.bytes_per_watcher {
+            tiles.push((
+                format!("{} B", count(per.user.max(0.0) as u64)),
+                format!(
+                    "more per session that watches {} others, and {:.0} in the kernel",
+                    presence.watched, per.kernel
+                ),
+            ));
+        }
+        if let Some(factor) = presence.delivered_p99_factor {
+            tiles.push((format!("{factor:.2} ×"), "p99 of deliveries with presence by without".to_owned()));
+        }
+        let what = format!("changes of presence seen, of {}", count(presence.expected));
+        tiles.push((count(presence.seen), what));
+    }
     if let Some(messages) = &report.messages {
         let what = match &messages.groups {
             Some(groups) => {
@@ -187,8 +203,8 @@ fn phases(report: &Report) -> Vec<(f64, f64, &'static str)> {
     let mut spans = Vec::new();
     let mut at = ["setup", "fill"].iter().filter_map(|name| report.seconds.get(name)).sum();
     for name in [
-        "ramp", "groups", "settle", "hold", "warmup", "load", "messages", "quiesce", "stall", "heal", "sync",
-        "drain",
+        "ramp", "groups", "settle", "hold", "warmup", "load", "messages", "pause", "watch", "flapping",
+        "quiesce", "stall", "heal", "sync", "drain",
     ] {
         if let Some(seconds) = report.seconds.get(name) {
             spans.push((at, at + seconds, name));
@@ -263,21 +279,29 @@ fn plots(report: &Report) -> Vec<Plot<'_>> {
         ("live", "live"),
         ("handshake", "handshake"),
     ];
-    let curves: Vec<Series<'_>> = curves
-        .into_iter()
-        .filter_map(|(key, name)| Some(line(name, tail(report.curves.get(key)?))))
-        .filter(|series| series.points.len() > 1)
-        .collect();
-    plots.push(Plot {
-        title: "Latency by percentile",
-        note: "the share of all that took at most so long".to_owned(),
-        x_label: "percentile",
-        x_format: percentile,
-        y_format: micros_short,
-        phases: Vec::new(),
-        series: curves,
-        y_logarithmic: true,
-    });
+    let by_percentile = |title, curves: &[(&str, &'static str)]| {
+        let series = curves.iter().filter_map(|(key, name)| Some(line(*name, tail(report.curves.get(key)?))));
+        Plot {
+            title,
+            note: "the share of all that took at most so long".to_owned(),
+            x_label: "percentile",
+            x_format: percentile,
+            y_format: micros_short,
+            phases: Vec::new(),
+            series: series.filter(|series| series.points.len() > 1).collect(),
+            y_logarithmic: true,
+        }
+    };
+    plots.push(by_percentile("Latency by percentile", &curves));
+    if report.presence.is_some() {
+        let curves = [
+            ("delivered", "delivered, nobody watched"),
+            ("delivered_with_presence", "delivered, with presence"),
+            ("presence_online", "online told"),
+            ("presence_offline", "offline told, grace included"),
+        ];
+        plots.push(by_percentile("Latency with presence", &curves));
+    }
     plots.push(Plot {
         title: "Processor",
         note: "100 % is one processor".to_owned(),

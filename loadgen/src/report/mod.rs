@@ -54,6 +54,8 @@ pub struct Report {
     pub connections: Connections,
     /// Messages, in modes that send some.
     pub messages: Option<Messages>,
+    /// Presence, with `million --watchers`.
+    pub presence: Option<PresenceReport>,
     /// The server's processor and memory, when it was named.
     pub server: Option<Server>,
     /// Latencies by what they are of, in microseconds.
@@ -124,6 +126,51 @@ pub struct Messages {
     pub sync: Option<SyncMessages>,
     /// What only `slow-reader` has.
     pub slow: Option<SlowMessages>,
+}
+
+/// See [`Report::presence`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PresenceReport {
+    /// Sessions that were to watch.
+    pub watchers: u32,
+    /// Members that each of them watches.
+    pub watched: u32,
+    /// The server's `limits.presence_grace`.
+    pub grace_ms: u64,
+    /// The share of all members that was to leave within a minute.
+    pub flapping_per_minute: f64,
+    /// Memory that the server took for a watching session beside that of any session.
+    pub bytes_per_watcher: Option<PerConnection>,
+    /// p99 of `delivered_with_presence` by p99 of `delivered`.
+    pub delivered_p99_factor: Option<f64>,
+    /// Sessions that said whom they watch.
+    pub watching: u64,
+    /// Members that left.
+    pub flaps: u64,
+    /// Of these: later than they were due, since nobody was ready.
+    pub flaps_held_back: u64,
+    /// Members that came back.
+    pub returned: u64,
+    /// `presence` frames.
+    pub frames: u64,
+    /// Users in them.
+    pub told: u64,
+    /// Of these: no news.
+    pub repeated: u64,
+    /// Changes that watchers ought to see: two for each flap and watcher of the member.
+    pub expected: u64,
+    /// Changes that watchers saw.
+    pub seen: u64,
+    /// The others: nobody was told, and at the end everybody knew how it is (or it is among the `stale`).
+    pub coalesced: u64,
+    /// Told of somebody who is not watched, or to somebody who does not watch.
+    pub misrouted: u64,
+    /// Told of what was not so.
+    pub invented: u64,
+    /// Contacts of whom a watcher believed at the end what is not so.
+    pub stale: u64,
+    /// Contacts of whom a watcher was never told.
+    pub untold: u64,
 }
 
 /// See [`Messages::slow`].
@@ -263,6 +310,8 @@ pub struct Server {
     pub cpu_us_per_message: Option<f64>,
     /// Processor time per handshake.
     pub cpu_us_per_handshake: Option<f64>,
+    /// Settings that it was given in its environment.
+    pub environment: BTreeMap<String, String>,
     /// Processor time by phase and thread name.
     pub cpu: BTreeMap<&'static str, CpuPhase>,
 }

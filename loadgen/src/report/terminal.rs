@@ -113,6 +113,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             }
         }
     }
+    write_presence(report, out)?;
     for (name, latency) in &report.latency_us {
         if latency.count > 0 {
             let name = name.replace('_', " ");
@@ -141,6 +142,45 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     let why = report.error.as_deref().unwrap_or_else(|| report.outcome.explain());
     writeln!(out, "\n{}: {why}", report.verdict)
+}
+
+fn write_presence(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Some(presence) = &report.presence else { return Ok(()) };
+    writeln!(
+        out,
+        "presence     {} sessions watch {} others each; {} members left (told after {} ms), {} came back",
+        count(presence.watching),
+        count(presence.watched.into()),
+        count(presence.flaps),
+        count(presence.grace_ms),
+        count(presence.returned),
+    )?;
+    if let Some(per) = presence.bytes_per_watcher {
+        writeln!(
+            out,
+            "             {:.0} B user + {:.0} B kernel more per watching session",
+            per.user, per.kernel
+        )?;
+    }
+    writeln!(
+        out,
+        "             {} of {} changes seen, in {} frames",
+        count(presence.seen),
+        count(presence.expected),
+        count(presence.frames),
+    )?;
+    let odd = [
+        ("changes coalesced", presence.coalesced),
+        ("flaps later than due, for want of members", presence.flaps_held_back),
+        ("told of somebody who is not watched", presence.misrouted),
+        ("told of what was not so", presence.invented),
+        ("believed wrongly at the end", presence.stale),
+        ("never told of", presence.untold),
+    ];
+    for (name, number) in odd.into_iter().filter(|(_, number)| *number > 0) {
+        writeln!(out, "             {} {name}", count(number))?;
+    }
+    Ok(())
 }
 
 /// A threshold's two numbers, in the unit that reads best.

@@ -72,6 +72,16 @@ fn full() -> Report {
         seed: 42,
         connections: Connections::of(&engine, 1_000, 1_000, 0.5),
         messages: Some(messages),
+        presence: Some(PresenceReport {
+            watchers: 100,
+            watched: 50,
+            bytes_per_watcher: Some(PerConnection { user: 1_050.0, kernel: 3.0, total: 1_053.0 }),
+            delivered_p99_factor: Some(1.1),
+            expected: 5_000,
+            seen: 4_998,
+            coalesced: 2,
+            ..Default::default()
+        }),
         server: Some(Server {
             pid: 4_242,
             bytes_per_connection: Some(per),
@@ -91,6 +101,7 @@ fn full() -> Report {
             idle_cpu_us_per_connection_second: Some(0.5),
             cpu_us_per_message: Some(30.0),
             cpu_us_per_handshake: Some(40.0),
+            environment: [("HOLDFAST_LIMITS__PRESENCE_GRACE".into(), "1000ms".into())].into(),
             cpu: [("hold", CpuPhase { seconds: 60.0, total_us: 3e7, threads })].into(),
         }),
         latency_us: BTreeMap::new(),
@@ -125,9 +136,18 @@ fn full() -> Report {
         series: (0..40).map(|step| sample(f64::from(step), 25 * u64::from(step as u32))).collect(),
         curves: BTreeMap::new(),
     };
-    for name in
-        ["accepted", "delivered", "handshake", "handshake_from_intended", "echo", "first_page", "live"]
-    {
+    for name in [
+        "accepted",
+        "delivered",
+        "delivered_with_presence",
+        "presence_offline",
+        "presence_online",
+        "handshake",
+        "handshake_from_intended",
+        "echo",
+        "first_page",
+        "live",
+    ] {
         report.latency(name, &some_latencies());
     }
     report
@@ -176,8 +196,18 @@ fn programs_find_what_they_were_promised() {
 }
 
 /// Names that are data rather than fields: they stand for themselves.
-const DATA: &[&str] =
-    &["failures", "losses", "ends", "refused", "errors", "cpu", "curves", "latency_us", "seconds"];
+const DATA: &[&str] = &[
+    "failures",
+    "losses",
+    "ends",
+    "refused",
+    "errors",
+    "cpu",
+    "curves",
+    "latency_us",
+    "seconds",
+    "environment",
+];
 
 fn fields(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
@@ -245,6 +275,9 @@ fn the_terminal_says_the_same() {
         "1 × error rate_limited",
         "250 ± 2 B user",
         "4.40 GB in all",
+        "1050 B user + 3 B kernel more per watching session",
+        "4,998 of 5,000 changes seen",
+        "2 changes coalesced",
         "ok    server side in all",
         "MISS  sessions opened",
         "fail: a threshold was missed",
@@ -256,7 +289,7 @@ fn the_terminal_says_the_same() {
 #[test]
 fn the_page_is_self_contained_and_has_its_plots() {
     let page = html::render(&full());
-    assert_eq!(page.matches("<svg").count(), 4);
+    assert_eq!(page.matches("<svg").count(), 5);
     for foreign in ["<script", "http://", "https://", "src=", "@import", "url("] {
         assert!(!page.contains(foreign), "the page contains {foreign}");
     }

@@ -17,6 +17,7 @@ use holdfast_reactor::{Driver, Moment};
 
 use super::books::ledger::{CREATION, Ledger};
 use super::login::Login;
+use super::presence::MessageLatencies;
 use super::{Order, Scenario};
 use crate::arrival::Schedule;
 use crate::engine::{Ended, Fleet, Gauges, Next, Tally};
@@ -143,6 +144,24 @@ impl<L: Ledger> Chat<L> {
     /// What was counted beside them.
     pub(super) const fn counts(&self) -> &ChatCounts {
         &self.report
+    }
+
+    /// Latencies so far; from now on they are measured anew.
+    pub(super) fn take_latencies(&mut self) -> MessageLatencies {
+        let counts = self.books.counts();
+        MessageLatencies {
+            accepted: std::mem::take(&mut counts.accepted_latency),
+            delivered: std::mem::take(&mut counts.delivered_latency),
+            lateness: std::mem::take(&mut self.report.lateness),
+        }
+    }
+
+    /// Shows the counters; `more` is awaited beside what the books wait for.
+    pub(super) fn show_with(&self, gauges: &Gauges, more: i64) {
+        gauges.set(|gauges| &gauges.sent, self.books.sent());
+        gauges.set(|gauges| &gauges.done, self.books.arrived());
+        gauges.set(|gauges| &gauges.broken, u64::from(self.books.broken().is_some()));
+        gauges.set_outstanding(self.books.outstanding() + self.waiting() + more);
     }
 
     /// Arrivals that wait for room.
@@ -417,10 +436,7 @@ impl<L: Ledger> Scenario for Chat<L> {
     }
 
     fn show(&self, gauges: &Gauges) {
-        gauges.set(|gauges| &gauges.sent, self.books.sent());
-        gauges.set(|gauges| &gauges.done, self.books.arrived());
-        gauges.set(|gauges| &gauges.broken, u64::from(self.books.broken().is_some()));
-        gauges.set_outstanding(self.books.outstanding() + self.waiting());
+        self.show_with(gauges, 0);
     }
 
     fn into_report(mut self) -> ChatReport<L> {

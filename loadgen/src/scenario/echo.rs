@@ -253,7 +253,7 @@ impl Scenario for Echo {
                 self.report.lost =
                     (0..fleet.members()).map(|member| u64::from(self.under_way(member))).sum::<u64>();
             }
-            Order::Prepare | Order::Read | Order::ExpectClose | Order::Stop => {}
+            Order::Prepare | Order::Watch | Order::Read | Order::ExpectClose | Order::Stop => {}
         }
     }
 

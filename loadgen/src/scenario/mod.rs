@@ -11,6 +11,7 @@ pub mod echo;
 pub mod fill;
 pub mod hold;
 pub mod login;
+pub mod presence;
 pub mod slow;
 pub mod sync;
 
@@ -19,7 +20,7 @@ use holdfast_reactor::{Driver, Moment};
 
 use crate::engine::{Ended, Fleet, Gauges, Next};
 
-/// What the coordinator tells the engines, in this order; each may be left out.
+/// What the coordinator tells the engines, in this order; each may be left out. After `Watch` it may begin again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// All are up: do what has to be done before the first message.
@@ -30,6 +31,8 @@ pub enum Order {
     Measure,
     /// Send nothing new; wait for what is under way.
     Quiesce,
+    /// Who watches others says so now.
+    Watch,
     /// Who had stopped reading reads again.
     Read,
     /// Connections are about to be closed by the server: that is no loss.

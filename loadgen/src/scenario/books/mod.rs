@@ -147,6 +147,8 @@ pub struct Books {
     first_member: u32,
     pairing: Pairing,
     marks: Arc<Marks>,
+    /// Members that send nothing.
+    silent: Arc<Marks>,
     accounts: Vec<Account>,
     outbox: Outbox,
     /// See [`Counts`].
@@ -207,10 +209,17 @@ impl Books {
             first_member,
             pairing,
             marks,
+            silent: Arc::new(Marks::new(0)),
             accounts: vec![account; members as usize],
             outbox: Outbox::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// The same books, in which these members (of all threads') send nothing.
+    #[must_use]
+    pub fn with_silent(self, silent: Arc<Marks>) -> Self {
+        Self { silent, ..self }
     }
 
     /// The member that this one sends to.
@@ -223,7 +232,9 @@ impl Books {
     #[must_use]
     pub fn has_room(&self, member: u32) -> bool {
         let account = &self.accounts[member as usize];
-        account.sent < account.acked.next() + Self::UNDER_WAY_MAX && account.sent < SequenceWindow::END
+        account.sent < account.acked.next() + Self::UNDER_WAY_MAX
+            && account.sent < SequenceWindow::END
+            && !self.silent.is_set(self.first_member + member)
     }
 
     /// Enters a new message and gives its number.
