@@ -172,12 +172,13 @@ export class Link {
     const reasons = {
       1000: "The server closed the connection.",
       4003: "This device is open in another tab.",
+      4005: "This device was signed out from another one.",
     };
     this.why =
       reasons[code] ??
       error?.message ??
       (kind === "closed" ? `The server closed the connection (${code}).` : "The connection has ended.");
-    this.canResume = code !== 4000 && code !== 4001;
+    this.canResume = ![4000, 4001, 4005].includes(code);
   }
 
   /** The user, the network or the tab came back. */

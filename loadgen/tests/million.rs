@@ -5,21 +5,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use support::{Run, load};
-
-/// The server; `None`: it was not built.
-fn server() -> Option<PathBuf> {
-    let binary = PathBuf::from(env!("CARGO_BIN_EXE_holdfast-load")).with_file_name("holdfast");
-    if !binary.exists() {
-        assert!(
-            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "`cargo build -p holdfast-gateway` comes first"
-        );
-        eprintln!("skipped: no server beside the generator; `cargo build -p holdfast-gateway` makes one");
-        return None;
-    }
-    Some(binary)
-}
+use support::{Run, load, server};
 
 /// A server that has another grace than the generator tells it.
 fn with_grace(directory: &Path, server: &Path, grace: &str) -> PathBuf {

@@ -2,23 +2,15 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use holdfast_loadgen::server::{ServerOptions, ServerProcess};
-use support::{DRIVERS, Run, load};
+use support::{DRIVERS, Run, load, server};
 
 /// A server on this driver that lets a session send faster than by default; `None`: it was not built.
 fn start(directory: &Path, driver: &str) -> Option<ServerProcess> {
-    let binary = PathBuf::from(env!("CARGO_BIN_EXE_holdfast-load")).with_file_name("holdfast");
-    if !binary.exists() {
-        assert!(
-            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "`cargo build -p holdfast-gateway` comes first"
-        );
-        eprintln!("skipped: no server beside the generator; `cargo build -p holdfast-gateway` makes one");
-        return None;
-    }
+    let binary = server()?;
     let settings = [
         "limits.send_per_second=1000",
         "limits.send_burst=1000",

@@ -21,7 +21,7 @@ pub(crate) const ALL_DEVICES: DeviceId = DeviceId(0);
 pub(crate) struct Kept {
     /// The last entry that it has confirmed.
     pub(crate) cursor: Rev,
-    /// When it said so, in milliseconds since 1970; 0: it has said nothing since it was shut out.
+    /// When it said so, or was new, in milliseconds since 1970; 0: it has not come back since it was shut out.
     pub(crate) moved_ms: u64,
     /// Tokens that were made until then, in milliseconds since 1970, are worthless; 0: it was never shut out.
     pub(crate) revoked_ms: u64,

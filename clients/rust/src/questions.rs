@@ -232,6 +232,19 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_devices_answers_also_whoever_has_shut_one_out() {
+        let mut questions = Questions::default();
+        let devices = server_frame::Frame::Devices(chat::Devices::default());
+        for question in [Question::Devices, Question::RevokeDevice { device: "old-phone".into() }] {
+            questions.push(question.clone()).unwrap();
+            assert_eq!(questions.next(0), Some(frame(&question)));
+            assert!(!questions.answer(&answer(), 1), "not of this kind");
+            assert!(questions.answer(&devices, 1));
+            assert_eq!(questions.next_ms(), None);
+        }
+    }
+
+    #[test]
     fn what_is_refused_for_now_is_asked_later() {
         let mut questions = Questions::default();
         questions.push(group("g1")).unwrap();

@@ -5,6 +5,7 @@
 pub mod chat_server;
 pub mod echo_server;
 
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -39,6 +40,20 @@ impl Run {
         assert_eq!(self.code, code, "exit code\n{}\n{}", self.stdout, self.stderr);
         self
     }
+}
+
+/// The server that lies beside the generator; `None`: it was not built.
+pub fn server() -> Option<PathBuf> {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_holdfast-load")).with_file_name("holdfast");
+    if !binary.exists() {
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "`cargo build -p holdfast-gateway` comes first"
+        );
+        eprintln!("skipped: no server beside the generator; `cargo build -p holdfast-gateway` makes one");
+        return None;
+    }
+    Some(binary)
 }
 
 /// Runs `holdfast-load` with these words, on this driver, with a report.

@@ -138,15 +138,14 @@ impl<S: Store> Worker<S> {
         Ok(devices)
     }
 
-    /// What is known of a device that logs in: how far it is, and the beginning of its record if it has none.
-    pub(super) fn cursor_of(&mut self, request: &Register, kept: Option<&Kept>, head: Rev) -> Rev {
-        let &Register { user, device, cursor, .. } = request;
-        let known = self.cursors.of(user, device, kept).min(head);
+    /// The beginning of the record of a device that has logged in, if it has none.
+    pub(super) fn remember(&mut self, request: &Register, kept: Option<&Kept>, head: Rev) {
+        let &Register { user, device, .. } = request;
         let is_listed = kept.is_some_and(|kept| kept.is_current() && !kept.name.is_empty());
         // An inbox that is empty has nothing that a lost device could read: most logins of a new server end here.
         if head > Rev(0) && !is_listed && self.cursors.len() < self.identity.limits.dirty_cursors {
-            self.cursors.set(user, device, &request.device_name, known, self.now_ms);
+            // Cursors never go back, so this one stays where it is.
+            self.cursors.set(user, device, &request.device_name, Rev(0), self.now_ms);
         }
-        cursor.unwrap_or(known)
     }
 }

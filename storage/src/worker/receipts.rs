@@ -27,6 +27,8 @@ const MEMBERS_TOLD: usize = 32;
 
 /// Version byte of marks: also how many numbers they have.
 const MARK_VERSION: u8 = 3;
+/// Instead of an ordinal: the user's inbox does not tell of the mark.
+const UNTOLD: u64 = u64::MAX;
 
 /// Marks that the present batch sets; `None`: the user has gone.
 pub(super) type FreshMarks = HashMap<(ConversationId, UserId), Option<Mark>>;
@@ -216,7 +218,7 @@ fn seal_mark(mark: &Mark) -> Bytes {
     let mut value = BytesMut::with_capacity(layout::ENVELOPE_BYTES + 24);
     value.put_bytes(0, layout::ENVELOPE_BYTES);
     value.put_u64_le(mark.read.0);
-    value.put_u64_le(mark.ordinal.unwrap_or_default());
+    value.put_u64_le(mark.ordinal.unwrap_or(UNTOLD));
     value.put_u64_le(mark.delivered.0);
     layout::sign(MARK_VERSION, &mut value);
     value.freeze()
@@ -231,8 +233,7 @@ pub(crate) fn open_mark(key: &[u8], value: &Bytes) -> Result<Mark, StoreError> {
         return Err(layout::corrupt(Table::Receipts, key, "the value has a wrong length"));
     };
     let read = Seq(read);
-    // Of what was never read there is no ordinal.
-    let ordinal = number(1).filter(|_| read > Seq(0));
+    let ordinal = number(1).filter(|&ordinal| ordinal != UNTOLD && read > Seq(0));
     let delivered = number(2).map_or(read, |delivered| Seq(delivered).max(read));
     Ok(Mark { read, ordinal, delivered })
 }

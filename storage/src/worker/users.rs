@@ -28,7 +28,8 @@ impl<S: Store> Worker<S> {
         let (user, session) = (request.user, request.session);
         let kept = self.admit(request)?;
         let head = self.head(user).map_err(|error| self.unreadable(&error))?;
-        let cursor = self.cursor_of(request, kept.as_ref(), head);
+        let known = || self.cursors.of(user, request.device, kept.as_ref()).min(head);
+        let cursor = request.cursor.unwrap_or_else(known);
         if cursor > head {
             return Err(Refusal::CursorAhead);
         }
@@ -45,6 +46,7 @@ impl<S: Store> Worker<S> {
             Registration::Replaces(_) => {}
             Registration::New => self.names.add(request.device, &request.device_name),
         }
+        self.remember(request, kept.as_ref(), head);
         self.presence_changed(user);
         Ok(Delivery::Registered { session, cursor, head })
     }

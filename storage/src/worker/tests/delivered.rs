@@ -122,3 +122,19 @@ fn whoever_confirms_very_much_at_once_costs_a_piece_per_turn() {
     let told = words(&house.taken());
     assert_eq!(told.last().map(String::as_str), Some("1.1 told: 2 has read 0, got 10000"), "{told:?}");
 }
+
+#[test]
+fn a_mark_of_the_first_version_stays_one_of_which_the_inbox_does_not_tell() {
+    let mut house = House::new(1);
+    house.run(vec![register(1, 1, None), register(2, 1, None)]);
+    house.run(vec![send(1, 2, "a"), send(1, 2, "b")]);
+    let mut batch = Batch::default();
+    batch.put(Table::Receipts, layout::receipt_key(PAIR, UserId(2)), layout::seal_numbers([1]));
+    house.store_of(2).commit(&batch).unwrap();
+    house.run(vec![ack(2, 1, 2)]);
+    assert_eq!(house.told_soon(), ["1.1 told: 2 has read 1, got 2"]);
+    // The same again: now the inbox learns of it.
+    let told = words(&house.run(vec![read_in(PAIR, 2, 1)]));
+    assert!(told.contains(&"2.1 event 3".to_owned()), "{told:?}");
+    assert!(told.contains(&"2.1 receipts 2:1/2".to_owned()), "{told:?}");
+}

@@ -55,6 +55,19 @@ fn devices_are_listed_while_they_are_connected_and_once_they_have_confirmed_some
 }
 
 #[test]
+fn whoever_was_not_let_in_takes_nobodys_place() {
+    let mut house = House::with(1, Limits { devices: 2, ..Limits::default() });
+    house.run(vec![register(2, 1, None), send(2, 1, "a")]);
+    house.run(vec![register(1, 1, None), register(1, 2, None), ack(1, 1, 1), ack(1, 2, 1)]);
+    assert_eq!(words(&house.run(vec![register(1, 3, None)])), ["1.3 refused TooManyDevices"]);
+    assert_eq!(words(&house.run(vec![register(1, 3, Some(9))])), ["1.3 refused CursorAhead"]);
+    house.wait(2_000);
+    house.run(vec![unregister(1, 2)]);
+    let all = "1.1 devices device-1 online current at 1, device-2 at 1";
+    assert_eq!(words(&house.run(vec![devices(1, 1)])), [all]);
+}
+
+#[test]
 fn a_device_that_is_shut_out_is_closed_forgotten_and_needs_a_newer_token() {
     let mut house = House::new(2);
     house.run(vec![register(1, 1, None), register(1, 2, None), register(2, 1, None)]);
