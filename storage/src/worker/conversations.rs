@@ -105,14 +105,12 @@ impl Lists {
         }
     }
 
-    /// True while somebody fetches a snapshot of this user's.
-    fn is_held(&mut self, user: UserId, now_ms: u64) -> bool {
-        let Some(snapshots) = self.snapshots.get_mut(&user) else { return false };
-        snapshots.retain(|it| now_ms.saturating_sub(it.touched_ms) <= SNAPSHOT_PATIENCE_MS);
-        if snapshots.is_empty() {
-            self.snapshots.remove(&user);
-        }
-        self.snapshots.contains_key(&user)
+    /// True while somebody fetches a snapshot of this user's. One that nobody has gone on with for long holds nothing, and
+    /// still goes on if the checkpoint has not passed it meanwhile: a second one of the same `rev` could not be told from
+    /// it.
+    fn is_held(&self, user: UserId, now_ms: u64) -> bool {
+        let is_fetched = |it: &Progress| now_ms.saturating_sub(it.touched_ms) <= SNAPSHOT_PATIENCE_MS;
+        self.snapshots.get(&user).is_some_and(|snapshots| snapshots.iter().any(is_fetched))
     }
 
     fn progress(&self, user: UserId, session: SessionAddress) -> Option<Progress> {

@@ -112,6 +112,29 @@ fn whoever_is_far_behind_gets_a_snapshot_of_one_moment_and_what_follows_it() {
 }
 
 #[test]
+fn a_snapshot_that_was_left_alone_for_long_goes_on_or_is_another_one() {
+    for (meanwhile, rev, first) in [(0, 169, false), (20, 189, true)] {
+        let mut house = House::with(1, limits(7, 20));
+        house.run((2..=150u64).map(|other| send(other, 1, "a")).collect());
+        house.run(vec![register(1, 1, Some(0))]);
+        house.run(vec![short_sync(1, 1, 0, false)]);
+        // Behind the checkpoint, which waits for whoever fetches it.
+        house.run((0..20).map(|n| send(2, 1, &format!("before {n}"))).collect());
+        let begun = house.run(vec![short_sync(1, 1, 0, false)]);
+        let [Delivery::Snapshot(begun)] = &begun[..] else { panic!("{begun:?}") };
+        house.wait(600_000);
+        // Whoever looks at the list now moves it on.
+        listed(&mut house, 1);
+        house.run((0..meanwhile).map(|n| send(2, 1, &format!("meanwhile {n}"))).collect());
+        let next = house.run(vec![short_sync(1, 1, 0, true)]);
+        let [Delivery::Snapshot(next)] = &next[..] else { panic!("{next:?}") };
+        assert_eq!(next.rev, Rev(rev));
+        let is_first = next.conversations[0].conversation == begun.conversations[0].conversation;
+        assert_eq!(is_first, first, "one `rev`, one snapshot");
+    }
+}
+
+#[test]
 fn snapshots_that_are_begun_again_and_again_hold_up_nothing_for_ever() {
     let mut house = House::with(1, limits(2, 20));
     house.run((2..=100u64).map(|other| send(other, 1, "a")).collect());
