@@ -2,7 +2,7 @@
 //!
 //! A cursor need not be durable at once: should one be lost, its device gets entries again that it has, and knows by
 //! their `rev`. So cursors wait in memory for a second, where the next one of the device takes the place of the last,
-//! and go with a batch then.
+//! and go with a batch then, so many per turn that nobody's message waits for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,10 +14,15 @@ use crate::device::{ALL_DEVICES, Kept};
 use crate::engine::{Batch, Key, Store, StoreError, Table, Visit};
 use crate::layout;
 
+/// Cursors that one turn writes. Each is looked up first.
+pub(super) const CURSORS_PER_TURN: usize = 128;
+
 /// Cursors that are not on disk yet.
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     dirty: BTreeMap<(u64, u64), Moved>,
+    /// Where the next turn goes on, so that everybody has a turn.
+    next: (u64, u64),
     /// Those that are in the present batch.
     flushing: BTreeMap<(u64, u64), Moved>,
     since_ms: u64,
@@ -81,17 +86,18 @@ impl Cursors {
         Some(delay_ms.saturating_sub(waited_ms))
     }
 
-    /// Puts all cursors into the batch. A user keeps at most `most_devices`: beyond that, the one that was moved the
-    /// longest time ago is forgotten (its device would be sent everything again).
+    /// Puts at most so many cursors into the batch. A user keeps at most `most_devices`: beyond that, the one that was
+    /// moved the longest time ago is forgotten (its device would be sent everything again).
     pub(super) fn flush(
         &mut self,
+        most: usize,
         store: &impl Store,
         most_devices: u16,
         batch: &mut Batch,
         now_ms: u64,
         untold: &mut Untold,
     ) -> Result<(), StoreError> {
-        self.flushing = std::mem::take(&mut self.dirty);
+        self.take(most);
         // Current devices per user, so that several new ones in one batch are counted together.
         let mut user_now = None;
         let mut current: Vec<(Key, Kept)> = Vec::new();
@@ -131,6 +137,23 @@ impl Cursors {
             batch.put(Table::Cursors, key, kept.seal());
         }
         Ok(())
+    }
+
+    /// Chooses whose turn it is.
+    fn take(&mut self, most: usize) {
+        if self.dirty.len() <= most {
+            self.flushing = std::mem::take(&mut self.dirty);
+            return;
+        }
+        let from = self.next;
+        let around = self.dirty.range(from..).chain(self.dirty.range(..from));
+        let devices: Vec<(u64, u64)> = around.map(|(&device, _)| device).take(most + 1).collect();
+        for device in &devices[..most] {
+            if let Some(moved) = self.dirty.remove(device) {
+                self.flushing.insert(*device, moved);
+            }
+        }
+        self.next = devices[most];
     }
 
     pub(super) fn commit(&mut self) {

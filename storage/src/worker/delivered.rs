@@ -19,6 +19,8 @@ use crate::layout::{self, Intended, Intent};
 
 /// Entries that one turn goes over.
 const ITEMS_PER_TURN: usize = 4_096;
+/// What a user counts for beside them: what has to be looked up for anybody at all takes longer than some entries.
+const ITEMS_PER_USER: usize = 64;
 
 /// Users whose devices have confirmed more than conversations have been told.
 #[derive(Debug, Default)]
@@ -75,7 +77,7 @@ impl<S: Store> Worker<S> {
             }
             match self.tell_delivered_to(user, up_to, left) {
                 Ok((done, gone_over)) => {
-                    left = left.saturating_sub(gone_over.max(1));
+                    left = left.saturating_sub(gone_over + ITEMS_PER_USER);
                     self.undelivered.telling.push((user, up_to));
                     if done < up_to {
                         later.push((user, up_to));

@@ -84,7 +84,7 @@ mod users;
 mod wishes;
 
 use conversations::Lists;
-use cursors::Cursors;
+use cursors::{CURSORS_PER_TURN, Cursors};
 use delivered::Untold;
 pub(crate) use fan_out::read_applied;
 use fan_out::{Incoming, Outgoing};
@@ -345,7 +345,7 @@ impl<S: Store> Worker<S> {
             return Ok(());
         }
         let (store, batch, devices) = (&self.store, &mut self.batch, self.identity.limits.devices);
-        self.cursors.flush(store, devices, batch, now_ms, &mut self.undelivered)?;
+        self.cursors.flush(usize::MAX, store, devices, batch, now_ms, &mut self.undelivered)?;
         self.last_seen.flush(&mut self.batch);
         self.commit()
     }
@@ -504,7 +504,14 @@ impl<S: Store> Worker<S> {
             && self.cursors.due_in_ms(self.now_ms, limits.cursor_delay_ms, limits.dirty_cursors) == Some(0)
         {
             let (store, batch) = (&self.store, &mut self.batch);
-            self.cursors.flush(store, limits.devices, batch, self.now_ms, &mut self.undelivered)?;
+            self.cursors.flush(
+                CURSORS_PER_TURN,
+                store,
+                limits.devices,
+                batch,
+                self.now_ms,
+                &mut self.undelivered,
+            )?;
         }
         if self.health == Health::Good {
             self.tell_delivered();

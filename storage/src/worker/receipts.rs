@@ -100,16 +100,17 @@ impl<S: Store> Worker<S> {
         Ok(mark)
     }
 
-    /// The conversation has arrived at a user up to this message, as the user's database says.
+    /// The conversation has arrived at a user up to this message, as the user's database says: it is there, since it was
+    /// durable before anybody had it.
     pub(super) fn delivered(&mut self, user: UserId, conversation: ConversationId, seq: Seq) {
         // Whoever has left meanwhile has no mark any more.
         let Ok(members) = self.members_of(conversation, user) else { return };
-        match (self.tip(conversation), self.mark(conversation, user)) {
-            (Ok(tip), Ok(mark)) if seq > mark.delivered && seq <= tip.seq => {
+        match self.mark(conversation, user) {
+            Ok(mark) if seq > mark.delivered => {
                 self.set_mark(conversation, user, Mark { delivered: seq, ..mark }, members, None);
             }
-            (Ok(_), Ok(_)) => {}
-            (Err(error), _) | (_, Err(error)) => {
+            Ok(_) => {}
+            Err(error) => {
                 // Nobody waits for it, and the next one says the same.
                 self.unreadable(&error);
             }

@@ -138,3 +138,44 @@ fn a_mark_of_the_first_version_stays_one_of_which_the_inbox_does_not_tell() {
     assert!(told.contains(&"2.1 event 3".to_owned()), "{told:?}");
     assert!(told.contains(&"2.1 receipts 2:1/2".to_owned()), "{told:?}");
 }
+
+#[test]
+fn very_many_users_are_written_down_a_piece_per_turn() {
+    const CROWD: u64 = 1_000;
+    let mut house = House::new(1);
+    house.run((2..2 + CROWD).map(|user| send(1, user, "hi")).collect());
+    house.run((2..2 + CROWD).map(|user| register(user, 1, None)).collect());
+    house.run((2..2 + CROWD).map(|user| ack(user, 1, 1)).collect());
+    house.now_ms += SOON_MS;
+    let written = |house: &mut House| {
+        let mut cursors = 0;
+        let (from, to) =
+            (layout::cursor_key(UserId(0), DeviceId(1)), layout::cursor_key(UserId(u64::MAX), DeviceId(1)));
+        house
+            .store_of(1)
+            .scan(Table::Cursors, &from, &to, &mut |key, _| {
+                cursors += u64::from(key.ends_with(&1u64.to_be_bytes()));
+                crate::engine::Visit::More
+            })
+            .unwrap();
+        cursors
+    };
+    let mut before = 0;
+    for _ in 0..3 {
+        house.turn(0, vec![]);
+        let now = written(&mut house);
+        assert!(now > before && now - before < CROWD / 4, "{before}, then {now}");
+        assert!(house.workers[0].due_in_ms(house.now_ms) == Some(0) || house.workers[0].has_work());
+        before = now;
+    }
+    house.settle();
+    while house.workers[0].due_in_ms(house.now_ms) == Some(0) {
+        house.settle();
+    }
+    assert_eq!(written(&mut house), CROWD, "and nobody is left out");
+    assert!(!house.workers[0].has_work());
+    assert_eq!(
+        words(&house.run(vec![receipts(ConversationId::direct(UserId(1), UserId(999)), 1)])),
+        ["1.1 receipts 1:0 999:0/1"]
+    );
+}
