@@ -66,10 +66,10 @@ function checkContent(content, bytesMax) {
     throw new RequestError("message_too_large", `the body has ${bytes} bytes; ${bytesMax} are allowed`);
 }
 /** Of a history, and of a list of conversations; 0: as many as the server likes. */
-function checkLimit(limit) {
-    if (Number.isSafeInteger(limit) && limit >= 0 && limit <= 200)
+function checkLimit(limit, max = 200) {
+    if (Number.isSafeInteger(limit) && limit >= 0 && limit <= max)
         return limit;
-    throw new RangeError(`limit is 0 to 200, not ${limit}`);
+    throw new RangeError(`limit is 0 to ${max}, not ${limit}`);
 }
 function utf8Bytes(text) {
     return new TextEncoder().encode(text).length;
@@ -254,6 +254,19 @@ const readers = {
             };
             return device["lastSeenMs"] === undefined ? state : { ...state, lastSeenMs: idIn(device, "lastSeenMs") };
         }),
+    }),
+    people: (content) => ({
+        kind: "people",
+        people: {
+            presence: textIn(content, "presence"),
+            people: listIn(content, "people").map((person) => ({
+                user: idIn(person, "user"),
+                contact: flagIn(person, "contact"),
+                blocked: flagIn(person, "blocked"),
+            })),
+            end: flagIn(content, "end"),
+            changed: flagIn(content, "changed"),
+        },
     }),
     typing: (content) => ({
         kind: "typing",
@@ -755,7 +768,7 @@ class Pace {
 
 /**
  * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`, `conversations`,
- * `group`, `devices`, `revokeDevice`.
+ * `group`, `devices`, `revokeDevice`, `people`, `block`, `unblock`, `setContact`, `setPrivacy`.
  *
  * A refusal of one does not say which it means, so one is in flight at a time: then it can only be that one. An answer
  * is known by its conversation, and by not contradicting the question.
@@ -824,6 +837,8 @@ class Queries {
                 return "group" in frame && frame.group.conversation === answer.group.conversation ? this.#settle(id, answer.group) : null;
             case "devices":
                 return "devices" in frame || "revokeDevice" in frame ? this.#settle(id, answer.devices) : null;
+            case "people":
+                return fitsPeople(frame, answer.people) ? this.#settle(id, answer.people) : null;
         }
     }
     /** When {@link due} has something to say. */
@@ -871,6 +886,19 @@ function fitsReceipts(frame, { conversation, members }, user) {
         return false;
     // A group may have no other members.
     return members.length > 1 || conversation.startsWith("g");
+}
+/** What another device has changed comes unasked, and may be the very same. */
+function fitsPeople(frame, people) {
+    const is = (user, so) => people.changed && people.people.some((person) => person.user === user && so(person));
+    if ("people" in frame)
+        return !people.changed;
+    if ("block" in frame)
+        return is(frame.block.user, (person) => person.blocked);
+    if ("unblock" in frame)
+        return is(frame.unblock.user, (person) => !person.blocked);
+    if ("setContact" in frame)
+        return is(frame.setContact.user, (person) => person.contact === frame.setContact.contact);
+    return "setPrivacy" in frame && people.changed && people.presence === frame.setPrivacy.presence;
 }
 
 // ---- machine.ts
@@ -1208,6 +1236,10 @@ class Machine {
             case "conversations":
             case "group":
             case "devices":
+                return this.#settle(this.#queries.answer(frame, state.user));
+            case "people":
+                if (frame.people.changed)
+                    this.#events.push({ kind: "people", people: frame.people });
                 return this.#settle(this.#queries.answer(frame, state.user));
             case "typing":
                 this.#events.push({ kind: "typing", typing: frame.typing });
@@ -1644,6 +1676,27 @@ class Client {
     revokeDevice(device) {
         return this.#query({ revokeDevice: { device } });
     }
+    /** The contacts, and those who are blocked: those with ids greater than `after`. */
+    people({ after = "0", limit = 0 } = {}) {
+        const people = { after: toId(after, "after"), limit: checkLimit(limit, 1_000) };
+        return this.#query({ people });
+    }
+    /** Nothing passes any more between the user and this one, who cannot tell; settles once it is durable. */
+    block(user) {
+        return this.#query({ block: { user: toId(user, "user") } });
+    }
+    /** Takes a block back. What was written meanwhile stays hidden. */
+    unblock(user) {
+        return this.#query({ unblock: { user: toId(user, "user") } });
+    }
+    /** Counts a user among the contacts, or not any more. */
+    setContact(user, contact) {
+        return this.#query({ setContact: { user: toId(user, "user"), contact } });
+    }
+    /** Who may see the user's presence. */
+    setPrivacy(presence) {
+        return this.#query({ setPrivacy: { presence } });
+    }
     /** The user is writing, or not any more; to be said every 3 s while that goes on. Without a connection it is not. */
     typing(conversation, stopped = false) {
         this.#machine.say({ typing: { conversation: checkConversation(conversation), stopped } });
@@ -1834,6 +1887,9 @@ class Client {
                 break;
             case "receipts":
                 this.#emit("receipts", event.receipts);
+                break;
+            case "people":
+                this.#emit("people", event.people);
                 break;
             case "typing":
                 this.#emit("typing", event.typing);

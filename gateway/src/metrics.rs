@@ -114,6 +114,8 @@ impl ShardCounters {
             Delivery::Replaced { .. } => "replaced",
             Delivery::Revoked { .. } => "revoked",
             Delivery::Devices(_) => "devices",
+            Delivery::People(_) => "people",
+            Delivery::MayWatch { .. } => "may_watch",
             Delivery::Accepted { .. } => "accepted",
             Delivery::Rejected { .. } => "rejected",
             Delivery::Event { .. } => "event",

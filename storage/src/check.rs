@@ -24,6 +24,7 @@ use crate::error::StorageError;
 use crate::inbox::Facts;
 use crate::layout::{self, Intended, Intent};
 
+mod blocks;
 mod conversations;
 mod inboxes;
 mod logs;
@@ -147,6 +148,10 @@ impl Sum {
         self.add_hash(user, conversation, read, 0);
     }
 
+    fn add_block(&mut self, by: UserId, conversation: ConversationId) {
+        self.add_hash(by, conversation, Seq(0), 1);
+    }
+
     fn add_hash(&mut self, user: UserId, conversation: ConversationId, seq: Seq, bytes: u32) {
         let mut key = [0; 36];
         key[..8].copy_from_slice(&user.0.to_le_bytes());
@@ -182,6 +187,11 @@ pub struct Checker {
     marks_told: Vec<Sum>,
     /// Slices of users for whom marks, or the ends of marks, wait in logs.
     marks_wait: Vec<bool>,
+    /// Who blocks whom, as the users, the conversations and the blocked have it, and whether intents wait that say more.
+    blocks: Sum,
+    blocks_in_conversations: Sum,
+    blocked_by: Sum,
+    blocks_wait: bool,
     /// (source, target) → what the target has applied.
     applied: BTreeMap<(u16, u16), u64>,
     /// (source, target) → the source's log, positions ascending; the messages as they will be in the inbox.
@@ -205,6 +215,10 @@ impl Checker {
             marks: vec![Sum::default(); usize::from(SLICES)],
             marks_told: vec![Sum::default(); usize::from(SLICES)],
             marks_wait: vec![false; usize::from(SLICES)],
+            blocks: Sum::default(),
+            blocks_in_conversations: Sum::default(),
+            blocked_by: Sum::default(),
+            blocks_wait: false,
             applied: BTreeMap::new(),
             logs: BTreeMap::new(),
         }
@@ -229,6 +243,8 @@ impl Checker {
         self.inboxes(number, store)?;
         self.cursors(number, store)?;
         self.seen(number, store)?;
+        self.people(number, store)?;
+        self.hidden_copies(number, store)?;
         self.state(number, store, newest)?;
         self.fan_out(number, store)
     }
@@ -250,11 +266,15 @@ impl Checker {
                 if position <= applied {
                     continue;
                 }
-                for (Intent { what, users }, sealed) in intents {
+                for (Intent { what, users }, bytes) in intents {
                     self.report.waiting_intents += users.len() as u64;
                     match what {
                         Intended::Message { .. } => {}
                         Intended::Delivered { .. } => continue,
+                        Intended::Blocks { .. } | Intended::BlockedBy { .. } => {
+                            self.blocks_wait = true;
+                            continue;
+                        }
                         Intended::Read(_) => {
                             for user in users {
                                 self.marks_wait[slice_of(user)] = true;
@@ -262,7 +282,6 @@ impl Checker {
                             continue;
                         }
                     }
-                    let bytes = entry_in(&sealed);
                     if let Some(entry) = MessageEntry::decode(&bytes) {
                         let facts = Facts::of(&entry);
                         for user in users {
@@ -287,6 +306,15 @@ impl Checker {
                 );
                 self.problem(Some(database), what);
             }
+        }
+        let (blocks, known) = (self.blocks, [self.blocks_in_conversations, self.blocked_by]);
+        if !self.blocks_wait && known != [blocks; 2] {
+            let counts = known.map(|sum| sum.count);
+            let what = format!(
+                "users block {} others, but {} such blocks are known to conversations and {} to the blocked",
+                blocks.count, counts[0], counts[1]
+            );
+            self.problem(None, what);
         }
         for slice in SliceId::all() {
             let at = usize::from(slice.0);

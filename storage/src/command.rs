@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_protocol::chat::Role;
+use holdfast_protocol::chat::{Audience, Role};
 use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, Seq, UserId};
 use smallvec::SmallVec;
 
@@ -105,6 +105,21 @@ pub enum Command {
     /// Shuts one of a user's devices out. Goes to the user's worker. Answer: `Devices` or `Rejected`; the session of the
     /// device gets `Revoked`.
     Revoke(Box<Revoke>),
+    /// Changes what others are to a user, or who may see the user's presence. Goes to the user's worker. Answer: `People`
+    /// for all of the user's sessions once it is durable, or `Rejected`.
+    ChangePeople(ChangePeople),
+    /// Asks for a user's contacts and blocks. Goes to the user's worker. Answer: `People` or `Rejected`.
+    People(PeopleRequest),
+    /// A session watches a user whose presence may be hidden from it. Goes to the watched user's worker. Answer:
+    /// `MayWatch`.
+    MayWatch {
+        /// Who is watched.
+        user: UserId,
+        /// Who watches.
+        watcher: UserId,
+        /// With which session.
+        session: SessionAddress,
+    },
     /// Moves the device's cursor, never back.
     Ack {
         /// Whose inbox.
@@ -280,6 +295,19 @@ pub struct UserPresence {
     pub user: UserId,
     /// Whether.
     pub presence: Presence,
+    /// From whom it may be hidden.
+    pub hides: Hides,
+}
+
+/// From whom a user's presence may be hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hides {
+    /// From nobody.
+    FromNobody,
+    /// From some: each watcher is to be asked for.
+    FromSome,
+    /// From some, and they may be others than before.
+    FromOthers,
 }
 
 /// Somebody wants to know how far everybody in a conversation has read.
@@ -324,6 +352,41 @@ pub struct Revoke {
     pub device: DeviceId,
     /// What people know it by.
     pub name: Box<str>,
+}
+
+/// What a user changes about others, or about what they see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangePeople {
+    /// Who.
+    pub user: UserId,
+    /// The session that asks.
+    pub session: SessionAddress,
+    /// What.
+    pub change: PeopleChange,
+}
+
+/// See [`ChangePeople`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeopleChange {
+    /// Somebody is blocked, or not any more.
+    Block(UserId, bool),
+    /// Somebody is a contact, or not any more.
+    Contact(UserId, bool),
+    /// Who may see the user's presence.
+    Presence(Audience),
+}
+
+/// Somebody wants to know who the contacts are, and who is blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeopleRequest {
+    /// Whose.
+    pub user: UserId,
+    /// Who gets the answer.
+    pub session: SessionAddress,
+    /// Those with greater ids.
+    pub after: UserId,
+    /// At most so many.
+    pub limit: u32,
 }
 
 /// Somebody wants to know who is in a group.
@@ -402,6 +465,22 @@ pub enum Arrival {
     Message(Bytes),
     /// The one user that it is for has read on.
     Read(OwnMark),
+    /// A message that only the one user that it is for sees, whose it is: its `holdfast.v1.Entry`.
+    Hidden(Bytes),
+    /// Not for an inbox but for the conversation: whether the one user blocks the other one of it.
+    Blocks {
+        /// A direct conversation.
+        conversation: ConversationId,
+        /// Whether.
+        blocks: bool,
+    },
+    /// Not for an inbox but for the user: whether the other one of the conversation blocks the one user.
+    BlockedBy {
+        /// A direct conversation.
+        conversation: ConversationId,
+        /// Whether.
+        blocks: bool,
+    },
     /// Not for an inbox but for the conversation: up to here its messages have arrived at devices of the one user.
     Delivered {
         /// Which conversation.
@@ -443,6 +522,17 @@ pub enum Delivery {
     },
     /// The answer to `Devices` and to `Revoke`.
     Devices(Box<DeviceList>),
+    /// The answer to `People`; and what `ChangePeople` has changed, for all sessions of the user.
+    People(Box<PeopleList>),
+    /// The answer to the session's `MayWatch`.
+    MayWatch {
+        /// For which session.
+        session: SessionAddress,
+        /// Who is watched.
+        user: UserId,
+        /// Whether the session's user may see the presence of that one.
+        may: bool,
+    },
     /// The message is durable.
     Accepted {
         /// Who sent it.
@@ -542,9 +632,11 @@ impl Delivery {
             | Self::Page { session, .. }
             | Self::NoPage { session, .. }
             | Self::Note { session, .. }
+            | Self::MayWatch { session, .. }
             | Self::Gap { session, .. } => *session,
             Self::Snapshot(list) | Self::Conversations(list) => list.session,
             Self::Devices(list) => list.session,
+            Self::People(list) => list.session,
             Self::Group(group) => group.session,
             Self::History(history) => history.session,
             Self::Receipts(receipts) => receipts.session,
@@ -628,6 +720,32 @@ pub struct DeviceView {
     pub cursor: Rev,
 }
 
+/// What others are to a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PeopleList {
+    /// For which session.
+    pub session: SessionAddress,
+    /// Who may see the user's presence.
+    pub presence: Audience,
+    /// In the order of their ids.
+    pub people: Vec<Person>,
+    /// There are no further ones.
+    pub end: bool,
+    /// Not an answer but what has changed, perhaps at the wish of another session.
+    pub changed: bool,
+}
+
+/// What somebody is to a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Person {
+    /// Who.
+    pub user: UserId,
+    /// One of the contacts.
+    pub contact: bool,
+    /// Blocked.
+    pub blocked: bool,
+}
+
 /// A group as it is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GroupView {
@@ -687,6 +805,10 @@ pub enum Refusal {
     AlreadyMembers,
     /// More members than `limits.group_members`.
     TooManyMembers,
+    /// More contacts, or more blocks, than `limits.contacts`.
+    TooManyPeople,
+    /// The user blocks the other one.
+    Blocked,
 }
 
 /// How a worker reaches the sessions: one lane per shard. Never blocks.

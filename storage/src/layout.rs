@@ -19,6 +19,7 @@
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
 //! groups     conversation 16                       →  01 | crc 4 | what `group` says
 //! amended    conversation 16 | seq 8               →  01 | crc 4 | seq of the last edit or deletion 8
+//! blocks, hidden, people                            what `blocks` and `people` say
 //! receipts   conversation 16 | user 8              →  03 | crc 4 | seq of the last message read 8 | its ordinal 8 | last delivered 8
 //!                                           before  →  02 | crc 4 | seq of the last message read 8 | its ordinal 8
 //!                                           before  →  01 | crc 4 | seq of the last message read 8
@@ -28,7 +29,8 @@
 //!   inboxes only name messages. The first record of an inbox has one item, so that a look at rev 1 tells whether there
 //!   is an inbox at all.
 //! - **fan-out**: `what` is 1 for a message, whose rest are its users; 2 for how far one user has read, whose rest is the
-//!   ordinal, as a varint, and that user; and 3 for how far a conversation has arrived at one user, who is the rest.
+//!   ordinal, as a varint, and that user; 3 for how far a conversation has arrived at one user, who is the rest; 4 and 5
+//!   for whether one user, the rest, blocks the other of a direct conversation, or is blocked: 1 in place of the `seq`, or 0.
 //! - **cursors**: the `rev` of device 0 is the one up to which the senders of messages know that they have arrived.
 //! - **users**: how many there are, then the first one and the distances between them, all as varints; 0: the same as
 //!   before. 250 members whose ids lie close together take 300 bytes, and a batch of messages to them takes them once.
@@ -264,11 +266,17 @@ pub(crate) enum Intended {
     Read(OwnMark),
     /// The conversation has arrived at the one user up to this message.
     Delivered { conversation: ConversationId, seq: Seq },
+    /// Whether the one user blocks the other one of the conversation: for the conversation.
+    Blocks { conversation: ConversationId, blocks: bool },
+    /// Whether the one user is blocked by the other one of the conversation: for the user.
+    BlockedBy { conversation: ConversationId, blocks: bool },
 }
 
 const INTENDED_MESSAGE: u8 = 1;
 const INTENDED_READ: u8 = 2;
 const INTENDED_DELIVERED: u8 = 3;
+const INTENDED_BLOCKS: u8 = 4;
+const INTENDED_BLOCKED_BY: u8 = 5;
 /// Of an intent about a message, without its users.
 const INTENT_BYTES: usize = 25;
 /// Of an intent in the first version, which had one user each.
@@ -293,6 +301,16 @@ pub(crate) fn seal_intents(position: u64, intents: &[Intent]) -> Bytes {
                 value.put_u8(INTENDED_DELIVERED);
                 value.put_u128_le(conversation.0);
                 value.put_u64_le(seq.0);
+            }
+            Intended::Blocks { conversation, blocks } => {
+                value.put_u8(INTENDED_BLOCKS);
+                value.put_u128_le(conversation.0);
+                value.put_u64_le(u64::from(blocks));
+            }
+            Intended::BlockedBy { conversation, blocks } => {
+                value.put_u8(INTENDED_BLOCKED_BY);
+                value.put_u128_le(conversation.0);
+                value.put_u64_le(u64::from(blocks));
             }
             Intended::Read(OwnMark { conversation, up_to, ordinal }) => {
                 value.put_u8(INTENDED_READ);
@@ -347,6 +365,8 @@ fn read_intent(version: u8, rest: &mut &[u8], before: Option<&Users>) -> Option<
             Intended::Read(OwnMark { conversation, up_to: seq, ordinal })
         }
         INTENDED_DELIVERED => Intended::Delivered { conversation, seq },
+        INTENDED_BLOCKS => Intended::Blocks { conversation, blocks: seq.0 != 0 },
+        INTENDED_BLOCKED_BY => Intended::BlockedBy { conversation, blocks: seq.0 != 0 },
         _ => return None,
     };
     let users = if version < INTENTS_OF_USERS_VERSION {
@@ -447,7 +467,14 @@ mod tests {
                 let conversation = ConversationId(n.into());
                 let read = OwnMark { conversation, up_to: Seq(n), ordinal: n << 20 };
                 let message = Intended::Message { conversation, seq: Seq(n + 1) };
-                Intent { what: if n % 2 == 0 { Intended::Read(read) } else { message }, users }
+                let what = match n {
+                    1 => message,
+                    2 => Intended::Read(read),
+                    3 => Intended::Blocks { conversation, blocks: true },
+                    4 => Intended::BlockedBy { conversation, blocks: false },
+                    _ => Intended::Delivered { conversation, seq: Seq(n) },
+                };
+                Intent { what, users }
             })
             .collect();
         assert_eq!(open_intents(b"k", &seal_intents(77, &intents)).unwrap(), (77, intents));

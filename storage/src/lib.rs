@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blocks;
 pub mod check;
 pub mod command;
 mod device;
@@ -17,6 +18,7 @@ mod inbox;
 mod layout;
 mod listing;
 mod options;
+mod people;
 mod planted;
 mod sessions;
 mod stats;

@@ -46,6 +46,8 @@ pub struct Limits {
     pub devices: u16,
     /// Members of a group.
     pub group_members: u16,
+    /// Contacts of a user; also users that one can block.
+    pub contacts: u32,
     /// Messages of one answer to a history request.
     pub history_messages: u32,
     /// Entries per page.
@@ -84,6 +86,7 @@ impl Default for Limits {
         Self {
             devices: 10,
             group_members: 500,
+            contacts: 5_000,
             history_messages: 200,
             page_entries: 1_000,
             page_bytes: 128 * 1024,

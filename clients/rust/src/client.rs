@@ -601,6 +601,8 @@ impl<R: Random> Client<R> {
             Frame::Conversations(conversations) => Answer::Conversations(conversations),
             Frame::Group(group) => Answer::Group(group),
             Frame::Devices(devices) => Answer::Devices(devices),
+            Frame::People(people) if is_answer => Answer::People(people),
+            Frame::People(people) => return self.events.push_back(Event::People(people)),
             Frame::Receipts(receipts) if is_answer => Answer::Receipts(receipts),
             Frame::Receipts(receipts) => return self.events.push_back(Event::Receipts(receipts)),
             // A pong is life, and nothing else.

@@ -1,6 +1,6 @@
 //! What a client tells the program around it.
 
-use holdfast_protocol::chat::{Entry, Presence, Receipts, UserTyping};
+use holdfast_protocol::chat::{Entry, People, Presence, Receipts, UserTyping};
 use holdfast_protocol::id::{MessageId, Rev, Seq, UserId};
 use holdfast_protocol::ws::DecodeError;
 use holdfast_protocol::ws::handshake::ResponseError;
@@ -63,6 +63,8 @@ pub enum Event {
     Answered(Answer),
     /// Another member has read on.
     Receipts(Receipts),
+    /// Another device of the user has changed what others are to the user, or who may see the user.
+    People(People),
     /// Another member is writing, or not any more: to be believed for some seconds.
     Typing(UserTyping),
     /// How it is with some of the watched users, now.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use holdfast_protocol::chat::{self, client_frame, server_frame};
-use holdfast_protocol::id::Seq;
+use holdfast_protocol::id::{Seq, UserId};
 
 /// Questions that may wait for their answers.
 pub const QUESTIONS_MAX: usize = 64;
@@ -54,6 +54,32 @@ pub enum Question {
         /// Which.
         device: String,
     },
+    /// Which are the contacts, and who is blocked? Answer: [`Answer::People`].
+    People {
+        /// Those with greater ids.
+        after: UserId,
+        /// At most so many; 0: as many as the server gives.
+        limit: u32,
+    },
+    /// Somebody is to be blocked, or not any more. Answer: [`Answer::People`] with that one, once it is durable.
+    Block {
+        /// Who.
+        user: UserId,
+        /// Whether.
+        blocked: bool,
+    },
+    /// Somebody is to be a contact, or not any more. Answer: [`Answer::People`] with that one, once it is durable.
+    SetContact {
+        /// Who.
+        user: UserId,
+        /// Whether.
+        contact: bool,
+    },
+    /// Others are to see the presence, or not. Answer: [`Answer::People`] with nobody in it, once it is durable.
+    SetPrivacy {
+        /// Who is to see it.
+        presence: chat::Audience,
+    },
 }
 
 /// Where a part of a conversation begins.
@@ -80,6 +106,8 @@ pub enum Answer {
     Receipts(chat::Receipts),
     /// See [`Question::Devices`] and [`Question::RevokeDevice`].
     Devices(chat::Devices),
+    /// See [`Question::People`], [`Question::Block`], [`Question::SetContact`] and [`Question::SetPrivacy`].
+    People(chat::People),
 }
 
 /// Why a question was not taken.
@@ -145,6 +173,7 @@ impl Questions {
             | (Some(Question::Conversations { .. }), Frame::Conversations(_))
             | (Some(Question::Group { .. }), Frame::Group(_))
             | (Some(Question::Devices | Question::RevokeDevice { .. }), Frame::Devices(_)) => true,
+            (Some(question), Frame::People(people)) => is_answered_by(question, people),
             // What comes unasked is about one other member; an answer is about all members, or about oneself.
             (Some(Question::Receipts { .. } | Question::Read { .. }), Frame::Receipts(receipts)) => {
                 receipts.members.iter().any(|member| member.user == me)
@@ -190,6 +219,29 @@ fn frame(question: &Question) -> client_frame::Frame {
         Question::Read { conversation, up_to } => Frame::Read(chat::Read { conversation, up_to: up_to.0 }),
         Question::Devices => Frame::Devices(chat::DevicesRequest {}),
         Question::RevokeDevice { device } => Frame::RevokeDevice(chat::RevokeDevice { device }),
+        Question::People { after, limit } => Frame::People(chat::PeopleRequest { after: after.0, limit }),
+        Question::Block { user, blocked: true } => Frame::Block(chat::Block { user: user.0 }),
+        Question::Block { user, blocked: false } => Frame::Unblock(chat::Unblock { user: user.0 }),
+        Question::SetContact { user, contact } => {
+            Frame::SetContact(chat::SetContact { user: user.0, contact })
+        }
+        Question::SetPrivacy { presence } => {
+            Frame::SetPrivacy(chat::SetPrivacy { presence: presence.name().to_owned() })
+        }
+    }
+}
+
+/// What another device has changed comes unasked, and may be the very same.
+fn is_answered_by(question: &Question, people: &chat::People) -> bool {
+    let is = |user: UserId, so: &dyn Fn(&chat::Person) -> bool| {
+        people.changed && people.people.iter().any(|person| person.user == user.0 && so(person))
+    };
+    match question {
+        Question::People { .. } => !people.changed,
+        Question::Block { user, blocked } => is(*user, &|person| person.blocked == *blocked),
+        Question::SetContact { user, contact } => is(*user, &|person| person.contact == *contact),
+        Question::SetPrivacy { presence } => people.changed && people.presence == presence.name(),
+        _ => false,
     }
 }
 

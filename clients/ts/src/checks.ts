@@ -34,9 +34,9 @@ export function checkContent(content: Content, bytesMax: number): Content {
 }
 
 /** Of a history, and of a list of conversations; 0: as many as the server likes. */
-export function checkLimit(limit: number): number {
-  if (Number.isSafeInteger(limit) && limit >= 0 && limit <= 200) return limit;
-  throw new RangeError(`limit is 0 to 200, not ${limit}`);
+export function checkLimit(limit: number, max = 200): number {
+  if (Number.isSafeInteger(limit) && limit >= 0 && limit <= max) return limit;
+  throw new RangeError(`limit is 0 to ${max}, not ${limit}`);
 }
 
 export function utf8Bytes(text: string): number {

@@ -13,11 +13,13 @@ import { RequestError, type Refused } from "./errors.ts";
 import {
   SUBPROTOCOL,
   type Accepted,
+  type Audience,
   type Conversations,
   type DeviceState,
   type GroupState,
   type History,
   type NamedFrame,
+  type People,
   type Receipts,
   type UserPresence,
   type UserTyping,
@@ -78,6 +80,8 @@ export interface ClientEvents {
   /** Who has read: as it happens, and every answer to `receipts` and `read`. */
   readonly receipts: Receipts;
   readonly typing: UserTyping;
+  /** What others are to the user has changed, or who may see the user; perhaps on another device. */
+  readonly people: People;
   /** How it is with some of the watched users, now. */
   readonly presence: readonly UserPresence[];
   /** The server refused something, without saying which request. */
@@ -330,6 +334,32 @@ export class Client {
     return this.#query({ revokeDevice: { device } }) as Promise<readonly DeviceState[]>;
   }
 
+  /** The contacts, and those who are blocked: those with ids greater than `after`. */
+  people({ after = "0", limit = 0 }: { readonly after?: IdInput; readonly limit?: number } = {}): Promise<People> {
+    const people = { after: toId(after, "after"), limit: checkLimit(limit, 1_000) };
+    return this.#query({ people }) as Promise<People>;
+  }
+
+  /** Nothing passes any more between the user and this one, who cannot tell; settles once it is durable. */
+  block(user: IdInput): Promise<People> {
+    return this.#query({ block: { user: toId(user, "user") } }) as Promise<People>;
+  }
+
+  /** Takes a block back. What was written meanwhile stays hidden. */
+  unblock(user: IdInput): Promise<People> {
+    return this.#query({ unblock: { user: toId(user, "user") } }) as Promise<People>;
+  }
+
+  /** Counts a user among the contacts, or not any more. */
+  setContact(user: IdInput, contact: boolean): Promise<People> {
+    return this.#query({ setContact: { user: toId(user, "user"), contact } }) as Promise<People>;
+  }
+
+  /** Who may see the user's presence. */
+  setPrivacy(presence: Audience): Promise<People> {
+    return this.#query({ setPrivacy: { presence } }) as Promise<People>;
+  }
+
   /** The user is writing, or not any more; to be said every 3 s while that goes on. Without a connection it is not. */
   typing(conversation: string, stopped = false): void {
     this.#machine.say({ typing: { conversation: checkConversation(conversation), stopped } });
@@ -519,6 +549,9 @@ export class Client {
         break;
       case "receipts":
         this.#emit("receipts", event.receipts);
+        break;
+      case "people":
+        this.#emit("people", event.people);
         break;
       case "typing":
         this.#emit("typing", event.typing);

@@ -30,7 +30,12 @@ export type QueryFrame =
   | { readonly conversations: { after: string; limit: number } }
   | { readonly group: { conversation: string } }
   | { readonly devices: Record<string, never> }
-  | { readonly revokeDevice: { device: string } };
+  | { readonly revokeDevice: { device: string } }
+  | { readonly people: { after: Id; limit: number } }
+  | { readonly block: { user: Id } }
+  | { readonly unblock: { user: Id } }
+  | { readonly setContact: { user: Id; contact: boolean } }
+  | { readonly setPrivacy: { presence: Audience } };
 
 export type ClientFrame =
   | NamedFrame
@@ -103,6 +108,28 @@ export interface GroupState {
   readonly seq: Id;
 }
 
+/** Who may see something. */
+export type Audience = "everyone" | "contacts" | "nobody";
+
+/** Another user, as the user sees that one. */
+export interface Person {
+  readonly user: Id;
+  readonly contact: boolean;
+  readonly blocked: boolean;
+}
+
+/** What others are to the user. */
+export interface People {
+  /** Who may see the user's presence; a string of a later version, perhaps. */
+  readonly presence: string;
+  /** In the order of their ids. */
+  readonly people: readonly Person[];
+  /** Of an answer to `people`: there are no further ones. */
+  readonly end: boolean;
+  /** This is how it is now with those who are named; with others it is as before. */
+  readonly changed: boolean;
+}
+
 /** A device of the user. */
 export interface DeviceState {
   readonly device: string;
@@ -150,6 +177,7 @@ export type ServerFrame =
   | { readonly kind: "snapshot"; readonly part: Conversations }
   | { readonly kind: "group"; readonly group: GroupState }
   | { readonly kind: "devices"; readonly devices: readonly DeviceState[] }
+  | { readonly kind: "people"; readonly people: People }
   | { readonly kind: "typing"; readonly typing: UserTyping }
   | { readonly kind: "presence"; readonly users: readonly UserPresence[] }
   | { readonly kind: "gap" }
@@ -245,6 +273,19 @@ const readers: { readonly [name: string]: ((content: Fields) => ServerFrame) | u
       };
       return device["lastSeenMs"] === undefined ? state : { ...state, lastSeenMs: idIn(device, "lastSeenMs") };
     }),
+  }),
+  people: (content) => ({
+    kind: "people",
+    people: {
+      presence: textIn(content, "presence"),
+      people: listIn(content, "people").map((person) => ({
+        user: idIn(person, "user"),
+        contact: flagIn(person, "contact"),
+        blocked: flagIn(person, "blocked"),
+      })),
+      end: flagIn(content, "end"),
+      changed: flagIn(content, "changed"),
+    },
   }),
   typing: (content) => ({
     kind: "typing",

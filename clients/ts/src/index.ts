@@ -4,7 +4,8 @@ export { Client, type ClientEvents, type ClientOptions, type RequestOptions, typ
 export { platform, type Environment, type Socket, type SocketEvents } from "./environment.ts";
 export { OutboxFullError, RequestError, type Lost, type Refused } from "./errors.ts";
 export type { Accepted, Conversations, GroupState, History } from "./frames.ts";
-export type { DeviceState, Limits, NamedFrame, Receipts, UserPresence, UserTyping, Welcome } from "./frames.ts";
+export type { Audience, DeviceState, Limits, NamedFrame, People, Person } from "./frames.ts";
+export type { Receipts, UserPresence, UserTyping, Welcome } from "./frames.ts";
 export { compareIds, type Id, type IdInput } from "./ids.ts";
 export type { ConnectionState, Kept } from "./machine.ts";
 export { fromBase64, toBase64 } from "./messages.ts";

@@ -22,6 +22,7 @@ import {
   type Accepted,
   type ClientFrame,
   type NamedFrame,
+  type People,
   type QueryFrame,
   type Receipts,
   type ServerError,
@@ -111,6 +112,7 @@ export type MachineEvent =
   | { readonly kind: "answered"; readonly id: number; readonly answer: Answer }
   | { readonly kind: "failed"; readonly id: number; readonly error: RequestError }
   | { readonly kind: "receipts"; readonly receipts: Receipts }
+  | { readonly kind: "people"; readonly people: People }
   | { readonly kind: "typing"; readonly typing: UserTyping }
   | { readonly kind: "presence"; readonly users: readonly UserPresence[] }
   | { readonly kind: "refused"; readonly refused: Refused }
@@ -433,6 +435,9 @@ export class Machine {
       case "conversations":
       case "group":
       case "devices":
+        return this.#settle(this.#queries.answer(frame, state.user));
+      case "people":
+        if (frame.people.changed) this.#events.push({ kind: "people", people: frame.people });
         return this.#settle(this.#queries.answer(frame, state.user));
       case "typing":
         this.#events.push({ kind: "typing", typing: frame.typing });

@@ -1,13 +1,13 @@
 /**
  * Requests without a `clientId` that are answered all the same: `history`, `receipts`, `read`, `conversations`,
- * `group`, `devices`, `revokeDevice`.
+ * `group`, `devices`, `revokeDevice`, `people`, `block`, `unblock`, `setContact`, `setPrivacy`.
  *
  * A refusal of one does not say which it means, so one is in flight at a time: then it can only be that one. An answer
  * is known by its conversation, and by not contradicting the question.
  */
 
 import { RequestError } from "./errors.ts";
-import type { Conversations, DeviceState, GroupState, History, QueryFrame, Receipts, ServerFrame } from "./frames.ts";
+import type { Conversations, DeviceState, GroupState, History, People, QueryFrame, Receipts, ServerFrame } from "./frames.ts";
 import { compareIds, conversationId, maxId, type Id } from "./ids.ts";
 
 type HistoryQuery = { readonly conversation: string; readonly before?: Id; readonly after?: Id };
@@ -18,8 +18,9 @@ interface Query {
   sentMs: number | null;
 }
 
-export type Answer = History | Receipts | Conversations | GroupState | readonly DeviceState[];
-export type AnswerFrame = Extract<ServerFrame, { kind: "history" | "receipts" | "conversations" | "group" | "devices" }>;
+export type Answer = History | Receipts | Conversations | GroupState | readonly DeviceState[] | People;
+type AnswerKind = "history" | "receipts" | "conversations" | "group" | "devices" | "people";
+export type AnswerFrame = Extract<ServerFrame, { kind: AnswerKind }>;
 
 /** What has become of a query. */
 export type Answered = { readonly id: number; readonly answer: Answer };
@@ -94,6 +95,8 @@ export class Queries {
         return "group" in frame && frame.group.conversation === answer.group.conversation ? this.#settle(id, answer.group) : null;
       case "devices":
         return "devices" in frame || "revokeDevice" in frame ? this.#settle(id, answer.devices) : null;
+      case "people":
+        return fitsPeople(frame, answer.people) ? this.#settle(id, answer.people) : null;
     }
   }
 
@@ -147,4 +150,15 @@ function fitsReceipts(frame: QueryFrame, { conversation, members }: Receipts, us
   if (!("receipts" in frame) || conversationId(frame.receipts.conversation, user) !== conversation) return false;
   // A group may have no other members.
   return members.length > 1 || conversation.startsWith("g");
+}
+
+/** What another device has changed comes unasked, and may be the very same. */
+function fitsPeople(frame: QueryFrame, people: People): boolean {
+  const is = (user: Id, so: (person: People["people"][number]) => boolean): boolean =>
+    people.changed && people.people.some((person) => person.user === user && so(person));
+  if ("people" in frame) return !people.changed;
+  if ("block" in frame) return is(frame.block.user, (person) => person.blocked);
+  if ("unblock" in frame) return is(frame.unblock.user, (person) => !person.blocked);
+  if ("setContact" in frame) return is(frame.setContact.user, (person) => person.contact === frame.setContact.contact);
+  return "setPrivacy" in frame && people.changed && people.presence === frame.setPrivacy.presence;
 }

@@ -102,6 +102,37 @@ test("every request is written as the schema says", async () => {
   ]);
 });
 
+test("people are told of to whoever asked, and to whoever listens", async () => {
+  const world = new World();
+  const client = await opened(world);
+  const ben = { user: "43", contact: false, blocked: true };
+  const changes: string[] = [];
+  client.on("people", (people) => changes.push(people.presence));
+  const block = client.block(43n);
+  assert.deepEqual(world.sent(), [{ block: { user: "43" } }]);
+  // What another device has changed is no answer.
+  world.give({ people: { presence: "contacts", people: [], end: false, changed: true } });
+  world.give({ people: { presence: "everyone", people: [ben], end: false, changed: true } });
+  assert.deepEqual((await block).people, [ben]);
+  const unblock = client.unblock("43");
+  assert.deepEqual(world.sent(), [{ unblock: { user: "43" } }]);
+  world.give({ people: { presence: "everyone", people: [{ ...ben, blocked: false }], end: false, changed: true } });
+  assert.equal((await unblock).people.length, 1);
+  const contact = client.setContact("43", true);
+  assert.deepEqual(world.sent(), [{ setContact: { user: "43", contact: true } }]);
+  world.give({ people: { presence: "everyone", people: [{ ...ben, contact: true }], end: false, changed: true } });
+  assert.equal((await contact).people[0]?.contact, true);
+  const privacy = client.setPrivacy("nobody");
+  assert.deepEqual(world.sent(), [{ setPrivacy: { presence: "nobody" } }]);
+  world.give({ people: { presence: "nobody", people: [], end: false, changed: true } });
+  assert.equal((await privacy).presence, "nobody");
+  assert.deepEqual(changes, ["contacts", "everyone", "everyone", "everyone", "nobody"]);
+  const people = client.people({ after: "7", limit: 5 });
+  assert.deepEqual(world.sent(), [{ people: { after: "7", limit: 5 } }]);
+  world.give({ people: { presence: "nobody", people: [ben], end: true, changed: false } });
+  assert.equal((await people).end, true);
+});
+
 test("what is not taken throws at once", async () => {
   const world = new World();
   const client = await opened(world, { outboxRequests: 1 });

@@ -111,6 +111,8 @@ pub struct Limits {
     pub page_bytes: u64,
     /// Members of one group.
     pub group_members: u32,
+    /// Contacts of one user; also users that one can block.
+    pub contacts: u32,
     /// Messages of one answer to `history`.
     pub history_messages: u32,
     /// Inbox entries that a device may be behind and still gets all of them.
@@ -149,6 +151,7 @@ impl Default for Limits {
             page_entries: PAGE_ENTRIES,
             page_bytes: PAGE_BYTES,
             group_members: GROUP_MEMBERS,
+            contacts: 5_000,
             history_messages: HISTORY_MESSAGES,
             snapshot_after: SNAPSHOT_AFTER,
             watched_users: WATCHED_USERS,

@@ -193,6 +193,12 @@ pub static SETTINGS: &[Setting] = &[
         "Members of one group."
     ),
     setting!(
+        "limits.contacts",
+        limits.contacts,
+        Count { min: 1, max: 1_000_000 },
+        "Contacts of one user; also users that one can block."
+    ),
+    setting!(
         "limits.history_messages",
         limits.history_messages,
         Count { min: 1, max: 1_000 },

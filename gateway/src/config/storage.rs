@@ -11,6 +11,7 @@ pub fn storage_options(config: &Config) -> holdfast_storage::Options {
     // The ranges of these settings are inside the store's own.
     options.limits.devices = u16::try_from(config.limits.devices).unwrap_or(u16::MAX);
     options.limits.group_members = u16::try_from(config.limits.group_members).unwrap_or(u16::MAX);
+    options.limits.contacts = config.limits.contacts;
     options.limits.history_messages = config.limits.history_messages;
     options.limits.snapshot_after = u64::from(config.limits.snapshot_after);
     options.limits.presence_grace_ms =

@@ -16,6 +16,7 @@
 mod device;
 mod devices;
 mod lists;
+mod people;
 mod presence;
 mod rate;
 mod requests;
@@ -343,6 +344,14 @@ impl Session {
             (_, client_frame::Frame::Devices(_)) => {
                 self.limited(context, |this, _| this.ask_for_devices(session))
             }
+            (
+                _,
+                frame @ (client_frame::Frame::Block(_)
+                | client_frame::Frame::Unblock(_)
+                | client_frame::Frame::SetContact(_)
+                | client_frame::Frame::SetPrivacy(_)
+                | client_frame::Frame::People(_)),
+            ) => self.limited(context, |this, context| this.handle_people_frame(&frame, session, context)),
             (_, client_frame::Frame::RevokeDevice(revoke)) => {
                 self.limited(context, |this, context| this.revoke_device(&revoke, session, context))
             }
@@ -588,6 +597,10 @@ impl Session {
                 self.handle_devices(*list, context);
                 Outcome::Nothing
             }
+            Delivery::People(list) => {
+                self.handle_people(*list, context);
+                Outcome::Nothing
+            }
             Delivery::Accepted { client_id, message_id, seq, group, .. } => {
                 let client_id = String::from_utf8_lossy(&client_id).into_owned();
                 let conversation = group.map(|group| ConversationId::group(group).to_string());
@@ -646,7 +659,7 @@ impl Session {
                 Outcome::Nothing
             }
             // The shard's; it finds out whom it concerns.
-            Delivery::Presence(_) | Delivery::PresenceMissed => Outcome::Nothing,
+            Delivery::Presence(_) | Delivery::PresenceMissed | Delivery::MayWatch { .. } => Outcome::Nothing,
             Delivery::NoPage { why, .. } => {
                 self.page_awaited = false;
                 if std::mem::take(&mut self.page_overtaken) {
@@ -968,6 +981,11 @@ fn explain(why: Refusal) -> (&'static str, &'static str) {
         Refusal::AlreadyMembers => {
             (error_code::ALREADY_MEMBERS, "all of these users are in the group already")
         }
+        Refusal::TooManyPeople => (
+            error_code::TOO_MANY_PEOPLE,
+            "you have as many contacts, or have blocked as many, as limits.contacts allows",
+        ),
+        Refusal::Blocked => (error_code::BLOCKED, "you have blocked this user; unblock first, then write"),
         Refusal::TooManyMembers => {
             (error_code::TOO_MANY_MEMBERS, "the group would have more members than limits.group_members")
         }

@@ -1,7 +1,8 @@
 //! Whom a session watches, and how it is told of them.
 
 use holdfast_protocol::chat::{self, error_code, server_frame};
-use holdfast_storage::command::{Presence, UserPresence};
+use holdfast_protocol::id::UserId;
+use holdfast_storage::command::Presence;
 
 use super::{Context, Outcome, Session};
 
@@ -28,14 +29,14 @@ impl Session {
 
     /// Tells how it is with some users; false when the peer does not read fast enough: three quarters of the room are
     /// for what must arrive.
-    pub fn write_presence(&mut self, users: &[UserPresence], context: &mut Context<'_>) -> bool {
+    pub fn write_presence(&mut self, users: &[(UserId, Presence)], context: &mut Context<'_>) -> bool {
         if context.unsent_bytes > context.rules.output_bytes / 4 {
             context.counters.dropped.add(1);
             return false;
         }
         let users = users
             .iter()
-            .map(|&UserPresence { user, presence }| {
+            .map(|&(user, presence)| {
                 let (online, away, last_seen_ms) = match presence {
                     Presence::Online => (true, false, None),
                     Presence::Away => (true, true, None),

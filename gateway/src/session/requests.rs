@@ -54,7 +54,12 @@ pub(super) fn client_id(frame: &client_frame::Frame) -> &str {
         | Frame::WatchPresence(_)
         | Frame::SetAway(_)
         | Frame::Devices(_)
-        | Frame::RevokeDevice(_) => "",
+        | Frame::RevokeDevice(_)
+        | Frame::Block(_)
+        | Frame::Unblock(_)
+        | Frame::SetContact(_)
+        | Frame::SetPrivacy(_)
+        | Frame::People(_) => "",
     }
 }
 
@@ -122,7 +127,12 @@ pub(super) fn act(
         | Frame::WatchPresence(_)
         | Frame::SetAway(_)
         | Frame::Devices(_)
-        | Frame::RevokeDevice(_) => {
+        | Frame::RevokeDevice(_)
+        | Frame::Block(_)
+        | Frame::Unblock(_)
+        | Frame::SetContact(_)
+        | Frame::SetPrivacy(_)
+        | Frame::People(_) => {
             unreachable!("the session handles these itself")
         }
     })

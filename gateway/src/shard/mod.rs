@@ -27,7 +27,7 @@ use holdfast_protocol::ws::{CloseCode, Decoder, MessageLimits, Role, encode_clos
 use holdfast_protocol::{chat::close, chat::close::ChatClose, ws::Opcode};
 use holdfast_reactor::{CloseReason, ConnectionId, Driver, Event, Moment, Output, ReactorError, Timers};
 use holdfast_router::Key;
-use holdfast_storage::command::{Command, Delivery, SessionAddress, UserPresence};
+use holdfast_storage::command::{Command, Delivery, SessionAddress};
 
 use crate::api::HttpGate;
 use crate::api::pipe::HttpEffects;
@@ -39,7 +39,7 @@ use crate::session::{Context, Devices, EntryJson, Outcome, Session, SessionRules
 
 use connection::{Connection, Paused, Phase, TICK_NANOS, Table, tick_of};
 pub(crate) use drain::Drain;
-use watches::Watches;
+use watches::{Seen, Watches};
 
 /// What a shard keeps to; from the configuration, the same for all shards.
 #[derive(Debug, Clone)]
@@ -148,7 +148,7 @@ pub struct Shard<D, B> {
     deliveries: Vec<Delivery>,
     expired: Vec<u32>,
     scratch: Vec<u8>,
-    told: Vec<(ConnectionId, UserPresence)>,
+    told: Vec<(ConnectionId, Seen)>,
 }
 
 impl<D: Driver, B: Backend> Shard<D, B> {
@@ -272,7 +272,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
 
     fn next_deadline(&self) -> Option<Moment> {
         if self.more_deliveries
-            || self.watches.has_changes()
+            || (self.watches.has_changes() && !self.watches.has_doubts())
             || !self.awaiting_output.is_empty()
             || !self.inputs.http_effects.is_empty()
         {
@@ -280,7 +280,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
         let mut next = self.timers.next();
         let mut at_most = |moment: Moment| next = Some(next.map_or(moment, |known| known.min(moment)));
-        let wait = self.commands_wait || self.watches.has_unasked();
+        let wait = self.commands_wait || self.watches.has_unasked() || self.watches.has_doubts();
         if wait || !self.stalled.is_empty() || !self.farewells.is_empty() {
             at_most(self.now.after(STALL_RETRY));
         }
@@ -508,6 +508,9 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         let Some(connection) = self.table.get(id) else { return };
         let Phase::Chat(session) = &mut connection.phase else { return };
         self.counters.delivery(&delivery);
+        if let Delivery::MayWatch { user, may, .. } = delivery {
+            return self.learn_sight(id, user, may);
+        }
         let was_registered = session.is_registered();
         let outcome = match self.driver.output(id) {
             Some(output) => {

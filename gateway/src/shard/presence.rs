@@ -5,9 +5,10 @@
 use holdfast_protocol::id::UserId;
 use holdfast_reactor::{ConnectionId, Driver};
 use holdfast_router::Key;
-use holdfast_storage::command::{Command, Delivery, UserPresence};
+use holdfast_storage::command::{Command, Delivery};
 
 use super::Shard;
+use super::watches::Seen;
 use crate::backend::Backend;
 
 /// Users for whom workers are asked in one turn.
@@ -43,7 +44,8 @@ impl<D: Driver, B: Backend> Shard<D, B> {
                 break;
             }
         }
-        if self.more_deliveries || !self.watches.has_changes() {
+        self.ask_who_may_see();
+        if self.more_deliveries || self.watches.has_doubts() || !self.watches.has_changes() {
             return;
         }
         let mut told = std::mem::take(&mut self.told);
@@ -60,11 +62,33 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         self.told = told;
     }
 
+    /// Asks for connections that watch somebody who hides from some.
+    fn ask_who_may_see(&mut self) {
+        for _ in 0..ASKED_PER_TURN {
+            let Some((id, user)) = self.watches.next_doubt() else { break };
+            let watcher = self.with_session(id, |session, _| session.identity());
+            let Some((watcher, _)) = watcher.flatten() else { continue };
+            let session = self.address(id);
+            let ask = Command::MayWatch { user, watcher, session };
+            if self.inputs.backend.submit(Key::User(user), ask).is_err() {
+                self.watches.could_not_doubt(id, user);
+                break;
+            }
+        }
+    }
+
+    /// A worker says whether a connection may see a user.
+    pub(super) fn learn_sight(&mut self, id: ConnectionId, user: UserId, may: bool) {
+        if let Some(seen) = self.watches.may(id, user, may) {
+            self.tell_presence(id, &[seen]);
+        }
+    }
+
     fn refuse_watch(&mut self, id: ConnectionId) {
         self.with_session(id, |session, context| session.refuse_watch(context));
     }
 
-    fn tell_presence(&mut self, id: ConnectionId, users: &[UserPresence]) {
+    fn tell_presence(&mut self, id: ConnectionId, users: &[Seen]) {
         let has_room = self.with_session(id, |session, context| session.write_presence(users, context));
         if has_room == Some(false) {
             self.watches.owe(id);

@@ -4,6 +4,10 @@
 //! step; those of a user are a chain through them, so that whoever has to be told is found without looking at anybody
 //! else. Workers are asked once for a user, however many watch: from then on they tell what changes.
 //!
+//! A user may hide from some. What a shard is told of such a user says so, and for each connection that watches, the
+//! user's worker is asked whether it may; until then, and when it may not, it is not told ([`Watches::next_doubt`],
+//! [`Watches::may`]). Whoever may not see a user sees what one sees of somebody who was never there.
+//!
 //! A user with five thousand watchers must not keep anybody waiting: chains are walked some edges at a time
 //! ([`Watches::walk`]), and a watcher who comes late to its turn is told how it is by then.
 //!
@@ -15,7 +19,7 @@ use std::hash::BuildHasher as _;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use holdfast_protocol::id::UserId;
 use holdfast_reactor::ConnectionId;
-use holdfast_storage::command::{LAST_SEEN_STEP_MS, Presence, UserPresence};
+use holdfast_storage::command::{Hides, LAST_SEEN_STEP_MS, Presence, UserPresence};
 
 /// Users whom one connection can watch at most: the configuration allows no more.
 pub(crate) const WATCHED_MAX: usize = 1 << AT_BITS;
@@ -46,9 +50,46 @@ impl Place {
 /// A hundred thousand connections that watch fifty users each have five million of these.
 #[derive(Debug, Clone, Copy)]
 struct Edge {
-    target: u32,
+    /// The target, and above it whether the connection may see a user who hides from some.
+    target_and_sight: u32,
     next: Place,
     previous: Place,
+}
+
+/// Whether a connection may see a user who hides from some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Nobody has been asked.
+    Unknown = 0,
+    /// The user's worker has been asked.
+    Asked = 1,
+    May = 2,
+    MayNot = 3,
+}
+
+const SIGHT_SHIFT: u32 = 30;
+/// Users whom a shard's connections watch, all together.
+const TARGETS_MAX: u32 = 1 << SIGHT_SHIFT;
+
+impl Edge {
+    const NONE: Self = Self { target_and_sight: 0, next: NOWHERE, previous: NOWHERE };
+
+    fn target(self) -> u32 {
+        self.target_and_sight & (TARGETS_MAX - 1)
+    }
+
+    fn sight(self) -> Sight {
+        match self.target_and_sight >> SIGHT_SHIFT {
+            0 => Sight::Unknown,
+            1 => Sight::Asked,
+            2 => Sight::May,
+            _ => Sight::MayNot,
+        }
+    }
+
+    fn set_sight(&mut self, sight: Sight) {
+        self.target_and_sight = self.target() | (sight as u32) << SIGHT_SHIFT;
+    }
 }
 
 const _: () = assert!(size_of::<Edge>() == 12);
@@ -73,8 +114,8 @@ struct Target {
 
 const _: () = assert!(size_of::<Target>() == 16);
 
-/// What is known of a user, and in which queues the user stands, in 32 bits: how it is in two, two flags, and in the
-/// rest when the user was seen last, in steps of [`LAST_SEEN_STEP_MS`], which is enough until 2055.
+/// What is known of a user, and in which queues the user stands, in 32 bits: how it is in two, four flags, and in the
+/// rest when the user was seen last, in steps of [`LAST_SEEN_STEP_MS`] since the end of 2024, which is enough until 2046.
 #[derive(Debug, Clone, Copy)]
 struct Known(u32);
 
@@ -88,7 +129,12 @@ impl Known {
     const QUEUED: u32 = 0b100;
     /// It stands in `unasked`.
     const UNASKED: u32 = 0b1000;
-    const SEEN_SHIFT: u32 = 4;
+    /// The user hides from some.
+    const HIDES: u32 = 0b1_0000;
+    /// Perhaps from others than before: every watcher is to be asked for.
+    const HIDES_ANEW: u32 = 0b10_0000;
+    const SEEN_SHIFT: u32 = 6;
+    const SEEN_FROM_MS: u64 = 1_735_600_000_000;
 
     /// `None` until a worker has said.
     fn presence(self) -> Option<Presence> {
@@ -97,21 +143,23 @@ impl Known {
             Self::AWAY => Some(Presence::Away),
             Self::OFFLINE => {
                 let steps = u64::from(self.0 >> Self::SEEN_SHIFT);
-                Some(Presence::Offline { last_seen_ms: (steps > 0).then_some(steps * LAST_SEEN_STEP_MS) })
+                let last_seen_ms = Self::SEEN_FROM_MS + steps * LAST_SEEN_STEP_MS;
+                Some(Presence::Offline { last_seen_ms: (steps > 0).then_some(last_seen_ms) })
             }
             _ => None,
         }
     }
 
     fn set_presence(&mut self, presence: Presence) {
-        let flags = self.0 & (Self::QUEUED | Self::UNASKED);
+        let flags = self.0 & (Self::QUEUED | Self::UNASKED | Self::HIDES | Self::HIDES_ANEW);
         self.0 = flags
             | match presence {
                 Presence::Online => Self::ONLINE,
                 Presence::Away => Self::AWAY,
                 Presence::Offline { last_seen_ms } => {
                     let most = u64::from(u32::MAX >> Self::SEEN_SHIFT);
-                    let steps = (last_seen_ms.unwrap_or(0) / LAST_SEEN_STEP_MS).min(most) as u32;
+                    let since_ms = last_seen_ms.unwrap_or(0).saturating_sub(Self::SEEN_FROM_MS);
+                    let steps = (since_ms / LAST_SEEN_STEP_MS).min(most) as u32;
                     Self::OFFLINE | (steps << Self::SEEN_SHIFT)
                 }
             };
@@ -138,6 +186,11 @@ struct Targets {
 }
 
 const CHUNK: usize = 4_096;
+/// Room that a queue which is empty keeps.
+const QUEUE_KEPT: usize = 4_096;
+
+/// A user, and how it is with the user as far as a connection may see.
+pub(super) type Seen = (UserId, Presence);
 
 impl Targets {
     fn at(&self, index: u32) -> &Target {
@@ -173,13 +226,18 @@ pub(super) struct Watches {
     changed: VecDeque<u32>,
     /// The next edge of the first of them; `None`: its walk has not begun.
     walk: Option<Place>,
+    /// Connections for which workers are to be asked whether they may see somebody.
+    doubts: VecDeque<(ConnectionId, UserId)>,
 }
+
+/// What is told of a user to whoever may not see the user.
+const UNSEEN: Presence = Presence::Offline { last_seen_ms: None };
 
 impl Watches {
     /// From now on this connection watches these users, who are sorted and each named once, and nobody else. Says how it
     /// is with those of whom it is known; of the others the connection is told later. `None`: the shard has too many
     /// connections for this one to watch anybody.
-    pub(super) fn watch(&mut self, id: ConnectionId, users: &[UserId]) -> Option<Vec<UserPresence>> {
+    pub(super) fn watch(&mut self, id: ConnectionId, users: &[UserId]) -> Option<Vec<Seen>> {
         self.forget(id.index);
         if users.is_empty() {
             return Some(Vec::new());
@@ -187,8 +245,7 @@ impl Watches {
         if id.index >= CONNECTIONS_MAX || users.len() > WATCHED_MAX {
             return None;
         }
-        let nowhere = Edge { target: 0, next: NOWHERE, previous: NOWHERE };
-        let edges = vec![nowhere; users.len()].into_boxed_slice();
+        let edges = vec![Edge::NONE; users.len()].into_boxed_slice();
         self.lists.insert(id.index, List { generation: id.generation, is_owed: false, edges });
         let mut known = Vec::new();
         for (at, &user) in users.iter().enumerate() {
@@ -198,10 +255,15 @@ impl Watches {
             if let Some(edge) = self.edge_mut(first) {
                 edge.previous = place;
             }
+            let Target { known: so_far, .. } = *self.targets.at(target);
             let edge = self.edge_mut(place).expect("invariant: the list was made above");
-            *edge = Edge { target, next: first, previous: NOWHERE };
-            let presence = self.targets.at(target).known.presence();
-            known.extend(presence.map(|presence| UserPresence { user, presence }));
+            *edge = Edge { target_and_sight: target, next: first, previous: NOWHERE };
+            if so_far.is(Known::HIDES) {
+                edge.set_sight(Sight::Asked);
+                self.doubts.push_back((id, user));
+            } else {
+                known.extend(so_far.presence().map(|presence| (user, presence)));
+            }
         }
         Some(known)
     }
@@ -219,22 +281,32 @@ impl Watches {
             }
             match self.edge_mut(edge.previous) {
                 Some(previous) => previous.next = edge.next,
-                None => self.targets.at_mut(edge.target).first = edge.next,
+                None => self.targets.at_mut(edge.target()).first = edge.next,
             }
-            if self.targets.at(edge.target).first == NOWHERE {
-                self.drop_target(edge.target);
+            if self.targets.at(edge.target()).first == NOWHERE {
+                self.drop_target(edge.target());
             }
         }
     }
 
     /// A worker has said how it is with some users.
     pub(super) fn learn(&mut self, users: &[UserPresence]) {
-        for &UserPresence { user, presence } in users {
+        for &UserPresence { user, presence, hides } in users {
             let Some(index) = self.find(user) else { continue };
             let known = &mut self.targets.at_mut(index).known;
             let before = known.presence();
             known.set_presence(presence);
-            if before == known.presence() {
+            let hid = known.is(Known::HIDES);
+            if hides == Hides::FromNobody {
+                known.clear(Known::HIDES);
+            } else {
+                known.set(Known::HIDES);
+            }
+            let is_other = hides == Hides::FromOthers || hid != (hides != Hides::FromNobody);
+            if is_other {
+                known.set(Known::HIDES_ANEW);
+            }
+            if before == known.presence() && !is_other {
                 continue;
             }
             if !known.is(Known::QUEUED) {
@@ -250,7 +322,12 @@ impl Watches {
     /// Workers have to be asked for everybody again.
     pub(super) fn ask_again(&mut self) {
         for index in 0..self.targets.used {
-            if self.targets.at(index).first != NOWHERE {
+            let target = self.targets.at_mut(index);
+            if target.first != NOWHERE {
+                // Also of who may not see whom something may have been missed.
+                if target.known.is(Known::HIDES) {
+                    target.known.set(Known::HIDES_ANEW);
+                }
                 self.ask(index);
             }
         }
@@ -266,7 +343,47 @@ impl Watches {
             }
             self.retire(index);
         }
+        // When many watch at once it is as long as all of them.
+        self.unasked.shrink_to(QUEUE_KEPT);
         None
+    }
+
+    /// A connection, and whether it may see this user is to be asked of the user's worker.
+    pub(super) fn next_doubt(&mut self) -> Option<(ConnectionId, UserId)> {
+        while let Some((id, user)) = self.doubts.pop_front() {
+            if self.edge_of(id, user).is_some() {
+                return Some((id, user));
+            }
+        }
+        None
+    }
+
+    /// The worker could not be asked: later.
+    pub(super) fn could_not_doubt(&mut self, id: ConnectionId, user: UserId) {
+        self.doubts.push_front((id, user));
+    }
+
+    /// True while workers are to be asked who may see whom.
+    pub(super) fn has_doubts(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// The user's worker says whether a connection may see the user. What the connection is to be told.
+    pub(super) fn may(&mut self, id: ConnectionId, user: UserId, may: bool) -> Option<Seen> {
+        let edge = self.edge_of(id, user)?;
+        edge.set_sight(if may { Sight::May } else { Sight::MayNot });
+        let target = edge.target();
+        let known = self.targets.at(target).known;
+        let presence = if may || !known.is(Known::HIDES) { known.presence()? } else { UNSEEN };
+        Some((user, presence))
+    }
+
+    /// Where a connection's edge to a user is, if it still watches the user.
+    fn edge_of(&mut self, id: ConnectionId, user: UserId) -> Option<&mut Edge> {
+        let Self { lists, targets, .. } = self;
+        let list = lists.get_mut(&id.index).filter(|list| list.generation == id.generation)?;
+        let at = list.edges.binary_search_by_key(&user, |edge| targets.at(edge.target()).user).ok()?;
+        list.edges.get_mut(at)
     }
 
     /// The worker could not be asked: later.
@@ -286,22 +403,27 @@ impl Watches {
         !self.changed.is_empty()
     }
 
-    /// Whom to tell what: about `most` of them, and the rest in the next steps.
-    pub(super) fn walk(&mut self, most: usize, told: &mut Vec<(ConnectionId, UserPresence)>) {
-        let enough = told.len() + most;
-        while told.len() < enough
+    /// Whom to tell what: about `most` of them, and the rest in the next steps. It makes as many doubts at the most.
+    pub(super) fn walk(&mut self, most: usize, told: &mut Vec<(ConnectionId, Seen)>) {
+        let mut left = most;
+        while left > 0
             && let Some(&index) = self.changed.front()
         {
             let &Target { user, first, known } = self.targets.at(index);
             let mut place = self.walk.unwrap_or(first);
-            while told.len() < enough
-                && let Some(list) = self.lists.get(&place.connection())
+            while left > 0
+                && let Some(list) = self.lists.get_mut(&place.connection())
             {
+                left -= 1;
                 let id = ConnectionId { index: place.connection(), generation: list.generation };
-                if let Some(presence) = known.presence() {
-                    told.push((id, UserPresence { user, presence }));
+                let edge = &mut list.edges[place.at()];
+                if known.is(Known::HIDES) && (known.is(Known::HIDES_ANEW) || edge.sight() == Sight::Unknown) {
+                    edge.set_sight(Sight::Asked);
+                    self.doubts.push_back((id, user));
+                } else if !known.is(Known::HIDES) || edge.sight() == Sight::May {
+                    told.extend(known.presence().map(|presence| (id, (user, presence))));
                 }
-                place = list.edges[place.at()].next;
+                place = edge.next;
             }
             if place != NOWHERE {
                 self.walk = Some(place);
@@ -309,8 +431,12 @@ impl Watches {
             }
             self.walk = None;
             self.changed.pop_front();
-            self.targets.at_mut(index).known.clear(Known::QUEUED);
+            let known = &mut self.targets.at_mut(index).known;
+            known.clear(Known::QUEUED | Known::HIDES_ANEW);
             self.retire(index);
+        }
+        if self.changed.is_empty() {
+            self.changed.shrink_to(QUEUE_KEPT);
         }
     }
 
@@ -322,14 +448,19 @@ impl Watches {
     }
 
     /// What a connection that had no room is to be told, now that it has.
-    pub(super) fn take_owed(&mut self, id: ConnectionId) -> Vec<UserPresence> {
+    pub(super) fn take_owed(&mut self, id: ConnectionId) -> Vec<Seen> {
         let Some(list) = self.lists.get_mut(&id.index) else { return Vec::new() };
         if !std::mem::take(&mut list.is_owed) {
             return Vec::new();
         }
         let known = |edge: &Edge| {
-            let target = self.targets.at(edge.target);
-            target.known.presence().map(|presence| UserPresence { user: target.user, presence })
+            let &Target { user, known, .. } = self.targets.at(edge.target());
+            let presence = match (known.is(Known::HIDES), edge.sight()) {
+                (false, _) | (true, Sight::May) => known.presence()?,
+                (true, Sight::MayNot) => UNSEEN,
+                (true, Sight::Unknown | Sight::Asked) => return None,
+            };
+            Some((user, presence))
         };
         list.edges.iter().filter_map(known).collect()
     }
@@ -408,7 +539,11 @@ mod tests {
     }
 
     fn seen(user: u64, presence: Presence) -> UserPresence {
-        UserPresence { user: UserId(user), presence }
+        UserPresence { user: UserId(user), presence, hides: Hides::FromNobody }
+    }
+
+    fn sees(user: u64, presence: Presence) -> Seen {
+        (UserId(user), presence)
     }
 
     fn asked(watches: &mut Watches) -> Vec<u64> {
@@ -418,7 +553,7 @@ mod tests {
     fn told(watches: &mut Watches, most: usize) -> Vec<(u32, u64)> {
         let mut told = Vec::new();
         watches.walk(most, &mut told);
-        told.iter().map(|(id, seen)| (id.index, seen.user.0)).collect()
+        told.iter().map(|(id, seen)| (id.index, seen.0.0)).collect()
     }
 
     #[test]
@@ -431,7 +566,7 @@ mod tests {
         assert_eq!(told(&mut watches, 10), [(2, 5), (1, 5)]);
         watches.learn(&[seen(5, Presence::Online)]);
         assert!(!watches.has_changes(), "nothing has changed");
-        assert_eq!(watches.watch(id(3), &users([5, 6])), Some(vec![seen(5, Presence::Online)]));
+        assert_eq!(watches.watch(id(3), &users([5, 6])), Some(vec![sees(5, Presence::Online)]));
         assert_eq!(asked(&mut watches), [0; 0]);
         watches.forget(1);
         watches.learn(&[seen(5, Presence::Away), seen(6, Presence::Away)]);
@@ -470,7 +605,7 @@ mod tests {
         while watches.has_changes() {
             watches.walk(4, &mut rest);
         }
-        assert!(rest.iter().all(|(_, seen)| seen.presence == Presence::Away));
+        assert!(rest.iter().all(|(_, seen)| seen.1 == Presence::Away));
         let connections: Vec<u32> = rest.iter().map(|(id, _)| id.index).collect();
         assert_eq!(connections, [10, 9, 8, 7, 6, 4, 3, 2, 1, 0]);
     }
@@ -483,7 +618,7 @@ mod tests {
         told(&mut watches, 10);
         watches.owe(id(1));
         watches.owe(id(2));
-        assert_eq!(watches.take_owed(id(1)), [seen(5, Presence::Online), seen(7, Presence::Away)]);
+        assert_eq!(watches.take_owed(id(1)), [sees(5, Presence::Online), sees(7, Presence::Away)]);
         assert!(watches.take_owed(id(1)).is_empty() && watches.take_owed(id(2)).is_empty());
     }
 
@@ -543,11 +678,68 @@ mod tests {
         assert!(each <= 1_200, "{each} bytes per watching connection");
     }
 
+    fn hidden(user: u64, presence: Presence, hides: Hides) -> UserPresence {
+        UserPresence { hides, ..seen(user, presence) }
+    }
+
+    fn doubts(watches: &mut Watches) -> Vec<(u32, u64)> {
+        std::iter::from_fn(|| watches.next_doubt()).map(|(id, user)| (id.index, user.0)).collect()
+    }
+
+    #[test]
+    fn who_hides_from_some_is_shown_to_whom_the_worker_allows() {
+        let mut watches = Watches::default();
+        watches.watch(id(1), &users([5, 6]));
+        watches.watch(id(2), &users([5]));
+        watches.learn(&[hidden(5, Presence::Online, Hides::FromSome)]);
+        assert_eq!(told(&mut watches, 10), [], "nobody before the worker has said");
+        assert_eq!(doubts(&mut watches), [(2, 5), (1, 5)]);
+        assert_eq!(watches.may(id(1), UserId(5), true), Some(sees(5, Presence::Online)));
+        assert_eq!(watches.may(id(2), UserId(5), false), Some(sees(5, UNSEEN)));
+        watches.learn(&[hidden(5, Presence::Away, Hides::FromSome)]);
+        assert_eq!(
+            told(&mut watches, 10),
+            [(1, 5)],
+            "the other one is not even told that something has changed"
+        );
+        assert_eq!(doubts(&mut watches), []);
+        // Whoever comes later is asked for too.
+        assert_eq!(watches.watch(id(3), &users([5])), Some(vec![]));
+        assert_eq!(doubts(&mut watches), [(3, 5)]);
+        watches.owe(id(2));
+        assert_eq!(watches.take_owed(id(2)), [sees(5, UNSEEN)]);
+        watches.owe(id(3));
+        assert_eq!(watches.take_owed(id(3)), []);
+        assert_eq!(watches.may(id(3), UserId(6), true), None, "it does not watch that one");
+        assert_eq!(watches.may(id(4), UserId(5), true), None);
+        // From others than before: all of them anew.
+        watches.learn(&[hidden(5, Presence::Away, Hides::FromOthers)]);
+        assert_eq!(told(&mut watches, 10), []);
+        assert_eq!(doubts(&mut watches), [(3, 5), (2, 5), (1, 5)]);
+        // And from nobody any more.
+        watches.learn(&[seen(5, Presence::Away)]);
+        assert_eq!(told(&mut watches, 10), [(3, 5), (2, 5), (1, 5)]);
+        // After something was missed, that may have been missed too.
+        watches.learn(&[hidden(5, Presence::Away, Hides::FromSome)]);
+        told(&mut watches, 10);
+        doubts(&mut watches);
+        watches.ask_again();
+        asked(&mut watches);
+        watches.learn(&[hidden(5, Presence::Online, Hides::FromSome)]);
+        assert_eq!(told(&mut watches, 10), []);
+        assert_eq!(doubts(&mut watches), [(3, 5), (2, 5), (1, 5)]);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Watch(u32, BTreeSet<u64>),
         Forget(u32),
-        Learn(u64, bool),
+        /// A user comes or is away.
+        Is(u64, bool),
+        /// A user hides from all connections but these, or from none.
+        Hides(u64, Option<BTreeSet<u32>>),
+        /// So much of what workers say arrives.
+        Arrive(usize),
         Walk(usize),
     }
 
@@ -556,57 +748,127 @@ mod tests {
             3 => (0..6u32, prop::collection::btree_set(1..8u64, 0..5))
                 .prop_map(|(connection, users)| Step::Watch(connection, users)),
             1 => (0..6u32).prop_map(Step::Forget),
-            3 => (1..8u64, any::<bool>()).prop_map(|(user, online)| Step::Learn(user, online)),
+            3 => (1..8u64, any::<bool>()).prop_map(|(user, online)| Step::Is(user, online)),
+            2 => (1..8u64, prop::option::of(prop::collection::btree_set(0..6u32, 0..4)))
+                .prop_map(|(user, but)| Step::Hides(user, but)),
+            3 => (1..6usize).prop_map(Step::Arrive),
             2 => (1..4usize).prop_map(Step::Walk),
         ]
     }
 
+    #[derive(Debug)]
+    enum Word {
+        Is(UserPresence),
+        May(ConnectionId, UserId, bool),
+    }
+
+    /// Workers that answer at once, and the lane in which their words wait.
+    #[derive(Debug, Default)]
+    struct Truth {
+        presence: BTreeMap<u64, Presence>,
+        hides: BTreeMap<u64, BTreeSet<u32>>,
+        lane: VecDeque<Word>,
+        /// What each connection was told of those whom it watches.
+        told: BTreeMap<u32, BTreeMap<u64, Option<Presence>>>,
+    }
+
+    impl Truth {
+        fn say(&mut self, user: u64, hides_anew: bool) {
+            let presence = *self.presence.entry(user).or_insert(Presence::Away);
+            let hides = match self.hides.contains_key(&user) {
+                _ if hides_anew => Hides::FromOthers,
+                true => Hides::FromSome,
+                false => Hides::FromNobody,
+            };
+            self.lane.push_back(Word::Is(hidden(user, presence, hides)));
+        }
+
+        fn may(&self, connection: u32, user: u64) -> bool {
+            self.hides.get(&user).is_none_or(|but| but.contains(&connection))
+        }
+
+        fn answer(&mut self, watches: &mut Watches) {
+            for user in asked(watches) {
+                self.say(user, false);
+            }
+            while let Some((id, user)) = watches.next_doubt() {
+                let may = self.may(id.index, user.0);
+                self.lane.push_back(Word::May(id, user, may));
+            }
+        }
+
+        fn tell(&mut self, connection: u32, (user, presence): Seen) {
+            let of = self.told.get_mut(&connection).expect("it watches somebody");
+            *of.get_mut(&user.0).expect("it watches this one") = Some(presence);
+        }
+
+        fn arrive(&mut self, watches: &mut Watches, most: usize) {
+            for _ in 0..most {
+                match self.lane.pop_front() {
+                    Some(Word::Is(user)) => watches.learn(&[user]),
+                    Some(Word::May(id, user, may)) => {
+                        if let Some(seen) = watches.may(id, user, may) {
+                            self.tell(id.index, seen);
+                        }
+                    }
+                    None => return,
+                }
+            }
+        }
+
+        fn walk(&mut self, watches: &mut Watches, most: usize) {
+            let mut told = Vec::new();
+            watches.walk(most, &mut told);
+            told.into_iter().for_each(|(id, seen)| self.tell(id.index, seen));
+        }
+    }
+
     proptest! {
-        /// In the end each connection knows of each user whom it watches what the workers have said last.
+        /// In the end each connection knows of each user whom it watches what the workers have said last, and of those
+        /// who hide from it nothing.
         #[test]
         fn everybody_knows_in_the_end(steps in prop::collection::vec(step(), 0..80)) {
             let mut watches = Watches::default();
-            let mut model: BTreeMap<u32, BTreeMap<u64, Option<Presence>>> = BTreeMap::new();
-            let mut truth: BTreeMap<u64, Presence> = BTreeMap::new();
-            let tell = |watches: &mut Watches, model: &mut BTreeMap<u32, BTreeMap<u64, _>>, most| {
-                let mut told = Vec::new();
-                watches.walk(most, &mut told);
-                for (id, seen) in told {
-                    let of = model.get_mut(&id.index).expect("it watches somebody");
-                    *of.get_mut(&seen.user.0).expect("it watches this one") = Some(seen.presence);
-                }
-            };
+            let mut truth = Truth::default();
             for step in steps {
                 match step {
                     Step::Watch(connection, of) => {
                         let known = watches.watch(id(connection), &users(of.iter().copied())).unwrap();
-                        let mut list: BTreeMap<_, _> = of.into_iter().map(|user| (user, None)).collect();
-                        known.iter().for_each(|it| *list.get_mut(&it.user.0).unwrap() = Some(it.presence));
-                        model.insert(connection, list);
-                        // The worker answers at once.
-                        for user in asked(&mut watches) {
-                            let presence = *truth.entry(user).or_insert(Presence::Away);
-                            watches.learn(&[seen(user, presence)]);
-                        }
+                        let list = of.into_iter().map(|user| (user, None)).collect();
+                        truth.told.insert(connection, list);
+                        known.into_iter().for_each(|seen| truth.tell(connection, seen));
                     }
                     Step::Forget(connection) => {
                         watches.forget(connection);
-                        model.remove(&connection);
+                        truth.told.remove(&connection);
                     }
-                    Step::Learn(user, online) => {
+                    Step::Is(user, online) => {
                         let presence = if online { Presence::Online } else { Presence::Away };
-                        truth.insert(user, presence);
-                        watches.learn(&[seen(user, presence)]);
+                        truth.presence.insert(user, presence);
+                        truth.say(user, false);
                     }
-                    Step::Walk(most) => tell(&mut watches, &mut model, most),
+                    Step::Hides(user, but) => {
+                        match but {
+                            Some(but) => truth.hides.insert(user, but),
+                            None => truth.hides.remove(&user),
+                        };
+                        truth.say(user, true);
+                    }
+                    Step::Arrive(most) => truth.arrive(&mut watches, most),
+                    Step::Walk(most) => truth.walk(&mut watches, most),
                 }
+                truth.answer(&mut watches);
             }
-            while watches.has_changes() {
-                tell(&mut watches, &mut model, 3);
+            while watches.has_changes() || !truth.lane.is_empty() {
+                truth.arrive(&mut watches, 2);
+                truth.walk(&mut watches, 3);
+                truth.answer(&mut watches);
             }
-            for (connection, list) in model {
-                for (user, known) in list {
-                    prop_assert_eq!(known, truth.get(&user).copied(), "{} of {}", connection, user);
+            for (&connection, list) in &truth.told {
+                for (&user, &known) in list {
+                    let presence = truth.presence[&user];
+                    let sees = if truth.may(connection, user) { presence } else { UNSEEN };
+                    prop_assert_eq!(known, Some(sees), "{} of {}", connection, user);
                 }
             }
             for connection in 0..6 {

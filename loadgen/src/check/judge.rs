@@ -319,8 +319,13 @@ impl Judge {
                 let answer = Box::new(frame.clone());
                 self.deferred.push(Deferred::Answer { at_ms, device, question, answer });
             }
-            // Nobody here watches anybody, or asks for devices.
-            Frame::Drain(_) | Frame::Pong(_) | Frame::Typing(_) | Frame::Presence(_) | Frame::Devices(_) => {}
+            // Nobody here watches or blocks anybody, or asks for devices.
+            Frame::Drain(_)
+            | Frame::Pong(_)
+            | Frame::Typing(_)
+            | Frame::Presence(_)
+            | Frame::Devices(_)
+            | Frame::People(_) => {}
         }
     }
 

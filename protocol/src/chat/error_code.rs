@@ -31,6 +31,14 @@ codes! {
     TOO_MANY_DEVICES = "too_many_devices";
     /// The user has shut this device out since the token was made.
     DEVICE_REVOKED = "device_revoked";
+    /// The user is nobody, or oneself.
+    BAD_USER = "bad_user";
+    /// There is no such setting.
+    BAD_PRIVACY = "bad_privacy";
+    /// The user has as many contacts, or has blocked as many, as are allowed.
+    TOO_MANY_PEOPLE = "too_many_people";
+    /// One blocks the user to whom one writes: unblock first.
+    BLOCKED = "blocked";
     /// The `clientId` is not 1 to 64 bytes long.
     BAD_CLIENT_ID = "bad_client_id";
     /// The `clientId` was used so long ago that its answer is not kept any more; the message was not sent again.

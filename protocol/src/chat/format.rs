@@ -193,7 +193,8 @@ mod tests {
                 "no frame of this version in the message; it must hold exactly one of `hello`, `send`, `ack`, \
                  `sync`, `ping`, `createGroup`, `addMembers`, `removeMember`, `leave`, `rename`, `setRole`, `edit`, \
                  `delete`, `history`, `typing`, `read`, `receipts`, `conversations`, `group`, \
-                 `watchPresence`, `setAway`, `devices`, `revokeDevice`"
+                 `watchPresence`, `setAway`, `devices`, `revokeDevice`, \
+                 `block`, `unblock`, `setContact`, `setPrivacy`, `people`"
             );
         }
     }

@@ -4,7 +4,7 @@
 pub struct ClientFrame {
     #[prost(
         oneof = "client_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
     )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
@@ -58,6 +58,16 @@ pub mod client_frame {
         Devices(super::DevicesRequest),
         #[prost(message, tag = "23")]
         RevokeDevice(super::RevokeDevice),
+        #[prost(message, tag = "24")]
+        Block(super::Block),
+        #[prost(message, tag = "25")]
+        Unblock(super::Unblock),
+        #[prost(message, tag = "26")]
+        SetContact(super::SetContact),
+        #[prost(message, tag = "27")]
+        SetPrivacy(super::SetPrivacy),
+        #[prost(message, tag = "28")]
+        People(super::PeopleRequest),
     }
 }
 /// What a server sends.
@@ -65,7 +75,7 @@ pub mod client_frame {
 pub struct ServerFrame {
     #[prost(
         oneof = "server_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
@@ -105,6 +115,8 @@ pub mod server_frame {
         Presence(super::Presence),
         #[prost(message, tag = "16")]
         Devices(super::Devices),
+        #[prost(message, tag = "17")]
+        People(super::People),
     }
 }
 /// Says who is there; the first frame of a connection that did not say so in its handshake.
@@ -365,6 +377,44 @@ pub struct DevicesRequest {}
 pub struct RevokeDevice {
     #[prost(string, tag = "1")]
     pub device: ::prost::alloc::string::String,
+}
+/// From now on nothing of this user reaches oneself, and nothing of oneself this user: no message of the conversation of
+/// the two, no presence. The user cannot tell. Answer: `people` with this one, on all of one's devices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Block {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+}
+/// Takes a block back. Answer: `people` with this one, on all of one's devices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unblock {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+}
+/// Counts a user among one's contacts, or not any more. Answer: `people` with this one, on all of one's devices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetContact {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+    #[prost(bool, tag = "2")]
+    pub contact: bool,
+}
+/// Says who may see one's presence. Answer: `people` with nobody in it, on all of one's devices.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetPrivacy {
+    /// `everyone`, `contacts` or `nobody`.
+    #[prost(string, tag = "1")]
+    pub presence: ::prost::alloc::string::String,
+}
+/// Asks for one's contacts and for those whom one has blocked. Answer: `people`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleRequest {
+    /// Those with greater ids; 0 means from the beginning.
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+    /// At most so many, at most 1,000; 0 means 1,000.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
 }
 /// A group began, with these members.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -753,6 +803,33 @@ pub struct DeviceState {
     /// The last `rev` that it has confirmed.
     #[prost(uint64, tag = "5")]
     pub cursor: u64,
+}
+/// What one is to others.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct People {
+    /// Who may see one's presence: `everyone`, `contacts` or `nobody`.
+    #[prost(string, tag = "1")]
+    pub presence: ::prost::alloc::string::String,
+    /// In the order of their ids.
+    #[prost(message, repeated, tag = "2")]
+    pub people: ::prost::alloc::vec::Vec<Person>,
+    /// Of an answer to `people`: there are no further ones.
+    #[prost(bool, tag = "3")]
+    pub end: bool,
+    /// Something was changed, perhaps on another device: this is how it is now with those in `people`, and with others as
+    /// before.
+    #[prost(bool, tag = "4")]
+    pub changed: bool,
+}
+/// A user, as oneself sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Person {
+    #[prost(uint64, tag = "1")]
+    pub user: u64,
+    #[prost(bool, tag = "2")]
+    pub contact: bool,
+    #[prost(bool, tag = "3")]
+    pub blocked: bool,
 }
 /// Inbox entries in the order of their `rev`, without a hole.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -19,13 +19,14 @@ use serde::de::{self, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqA
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{
-    Accepted, Ack, AddMembers, Body, ClientFrame, Content, ConversationState, Conversations,
+    Accepted, Ack, AddMembers, Block, Body, ClientFrame, Content, ConversationState, Conversations,
     ConversationsRequest, CreateGroup, Custom, Delete, Deleted, DeviceState, Devices, DevicesRequest, Drain,
     Edit, Edited, Entry, Error, Event, Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello,
     History, HistoryRequest, Leave, Limits, Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded,
-    Message, Page, Ping, Pong, Presence, Read, ReadMark, Receipts, ReceiptsRequest, RemoveMember, Rename,
-    Renamed, RevokeDevice, Role, RoleSet, Send, ServerFrame, SetAway, SetRole, Snapshot, Sync, Typing,
-    UserPresence, UserTyping, WatchPresence, Welcome, body, client_frame, content, entry, server_frame,
+    Message, Page, People, PeopleRequest, Person, Ping, Pong, Presence, Read, ReadMark, Receipts,
+    ReceiptsRequest, RemoveMember, Rename, Renamed, RevokeDevice, Role, RoleSet, Send, ServerFrame, SetAway,
+    SetContact, SetPrivacy, SetRole, Snapshot, Sync, Typing, Unblock, UserPresence, UserTyping,
+    WatchPresence, Welcome, body, client_frame, content, entry, server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -109,6 +110,13 @@ object!(GroupRequest { "conversation" => conversation });
 object!(WatchPresence { "users" => users });
 object!(SetAway { "away" => away });
 object!(RevokeDevice { "device" => device });
+object!(Block { "user" => user });
+object!(Unblock { "user" => user });
+object!(SetContact { "user" => user, "contact" => contact });
+object!(SetPrivacy { "presence" => presence });
+object!(PeopleRequest { "after" => after, "limit" => limit });
+object!(People { "presence" => presence, "people" => people, "end" => end, "changed" => changed });
+object!(Person { "user" => user, "contact" => contact, "blocked" => blocked });
 object!(Devices { "devices" => devices });
 object!(DeviceState {
     "device" => device, "online" => online, "current" => current, "lastSeenMs" => last_seen_ms, "cursor" => cursor,
@@ -173,13 +181,14 @@ one_of!(ClientFrame.frame: client_frame::Frame {
     "leave" => Leave, "rename" => Rename, "setRole" => SetRole, "edit" => Edit, "delete" => Delete,
     "history" => History, "typing" => Typing, "read" => Read, "receipts" => Receipts,
     "conversations" => Conversations, "group" => Group, "watchPresence" => WatchPresence,
-    "setAway" => SetAway, "devices" => Devices, "revokeDevice" => RevokeDevice,
+    "setAway" => SetAway, "devices" => Devices, "revokeDevice" => RevokeDevice, "block" => Block,
+    "unblock" => Unblock, "setContact" => SetContact, "setPrivacy" => SetPrivacy, "people" => People,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
     "gap" => Gap, "drain" => Drain, "error" => Error, "pong" => Pong, "history" => History,
     "typing" => Typing, "receipts" => Receipts, "conversations" => Conversations, "snapshot" => Snapshot,
-    "group" => Group, "presence" => Presence, "devices" => Devices,
+    "group" => Group, "presence" => Presence, "devices" => Devices, "people" => People,
 });
 one_of!(Body.kind: body::Kind {
     "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,

@@ -30,6 +30,8 @@ pub const HISTORY_MESSAGES: u32 = 50;
 
 /// Conversations of one answer to `conversations`.
 pub const LIST_CONVERSATIONS_MAX: u32 = 200;
+/// Contacts and blocked users that a list has at most.
+pub const PEOPLE_MAX: u32 = 1_000;
 /// Conversations of an answer to a `conversations` that does not say how many.
 pub const LIST_CONVERSATIONS: u32 = 100;
 
@@ -129,6 +131,24 @@ pub enum LimitError {
         /// What is allowed.
         max: u32,
     },
+    /// Nobody's id, or one's own.
+    #[error("user {user} {}", if .user.0 == 0 { "is nobody; users are numbered from 1" } else { "is yourself; name somebody else" })]
+    User {
+        /// Which.
+        user: UserId,
+    },
+    /// Not known.
+    #[error("presence may be seen by \"everyone\", \"contacts\" or \"nobody\", not by {audience:?}")]
+    Privacy {
+        /// The beginning of what was asked for.
+        audience: String,
+    },
+    /// More people than the server gives at once.
+    #[error("a list has at most {PEOPLE_MAX} people at once, {limit} were asked for")]
+    PeopleLimit {
+        /// What was asked for.
+        limit: u32,
+    },
     /// None of the roles.
     #[error("role {role} is none; a member has role 0, an admin 1, an owner 2")]
     Role {
@@ -176,6 +196,9 @@ impl LimitError {
             Self::TooManyMembers { .. } => error_code::TOO_MANY_MEMBERS,
             Self::TooManyWatched { .. } => error_code::TOO_MANY_WATCHED,
             Self::Role { .. } => error_code::BAD_ROLE,
+            Self::User { .. } => error_code::BAD_USER,
+            Self::Privacy { .. } => error_code::BAD_PRIVACY,
+            Self::PeopleLimit { .. } => error_code::BAD_LIMIT,
             Self::TwoDirections | Self::HistoryLimit { .. } | Self::ListLimit { .. } => error_code::BAD_LIMIT,
             Self::BodyTooLarge { .. } => error_code::MESSAGE_TOO_LARGE,
             Self::ContentType { .. } => error_code::BAD_CONTENT_TYPE,
@@ -337,6 +360,29 @@ pub fn check_list_limit(limit: u32) -> Result<u32, LimitError> {
     }
 }
 
+/// Checks how many people are asked for and gives the number to use: 0 means [`PEOPLE_MAX`].
+///
+/// # Errors
+/// When it is more than [`PEOPLE_MAX`].
+pub fn check_people_limit(limit: u32) -> Result<u32, LimitError> {
+    match limit {
+        0 => Ok(PEOPLE_MAX),
+        limit if limit <= PEOPLE_MAX => Ok(limit),
+        limit => Err(LimitError::PeopleLimit { limit }),
+    }
+}
+
+/// Checks that a user is somebody, and somebody else.
+///
+/// # Errors
+/// When it is nobody's id, or `me`.
+pub fn check_other(user: u64, me: UserId) -> Result<UserId, LimitError> {
+    match UserId(user) {
+        user if user.0 == 0 || user == me => Err(LimitError::User { user }),
+        user => Ok(user),
+    }
+}
+
 /// Checks the entries per page that a `sync` asks for and gives the number to use: 0 means as many as allowed.
 ///
 /// # Errors
@@ -488,6 +534,10 @@ mod tests {
             assert_eq!(check_list_limit(limit), used);
         }
         assert_eq!(code(check_list_limit(201)), Some(error_code::BAD_LIMIT));
+        for (limit, used) in [(0, 1_000), (1, 1), (1_000, 1_000)] {
+            assert_eq!(check_people_limit(limit), Ok(used));
+        }
+        assert_eq!(code(check_people_limit(1_001)), Some(error_code::BAD_LIMIT));
     }
 
     #[test]
@@ -508,5 +558,18 @@ mod tests {
             assert_eq!(check_page_limit(limit, PAGE_ENTRIES_MAX), used);
         }
         assert_eq!(code(check_page_limit(1_001, PAGE_ENTRIES_MAX)), Some(error_code::BAD_LIMIT));
+    }
+
+    #[test]
+    fn others_are_somebody_and_not_oneself() {
+        let me = UserId(42);
+        assert_eq!(check_other(43, me), Ok(UserId(43)));
+        for user in [0, 42] {
+            assert_eq!(code(check_other(user, me)), Some(error_code::BAD_USER));
+        }
+        for name in ["everyone", "contacts", "nobody"] {
+            assert_eq!(crate::chat::Audience::from_name(name).map(crate::chat::Audience::name), Ok(name));
+        }
+        assert_eq!(code(crate::chat::Audience::from_name("friends")), Some(error_code::BAD_PRIVACY));
     }
 }

@@ -17,6 +17,7 @@
 //!
 //! Never here: sessions, state, anything that remembers the frame before.
 
+mod audience;
 pub mod close;
 mod conversation;
 pub mod error_code;
@@ -33,6 +34,7 @@ mod json;
 pub mod limits;
 mod splice;
 
+pub use audience::Audience;
 pub use conversation::{ConversationError, parse_conversation};
 pub use format::{
     Format, FrameError, decode_client, decode_server, encode_client, encode_server, entry_json,
@@ -40,6 +42,7 @@ pub use format::{
 pub use generated::*;
 pub use limits::{
     LimitError, check_body, check_client_id, check_content, check_device, check_history_limit,
-    check_list_limit, check_members, check_page_limit, check_title, check_watched,
+    check_list_limit, check_members, check_other, check_page_limit, check_people_limit, check_title,
+    check_watched,
 };
 pub use splice::{event_bytes, page_bytes, write_event, write_page};

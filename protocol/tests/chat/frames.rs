@@ -141,6 +141,28 @@ fn event() -> impl Strategy<Value = Event> {
     (number(), prop::option::of(entry())).prop_map(|(rev, entry)| Event { rev, entry })
 }
 
+fn people_request() -> impl Strategy<Value = client_frame::Frame> {
+    use client_frame::Frame;
+    prop_oneof![
+        number().prop_map(|user| Frame::Block(chat::Block { user })),
+        number().prop_map(|user| Frame::Unblock(chat::Unblock { user })),
+        (number(), any::<bool>())
+            .prop_map(|(user, contact)| Frame::SetContact(chat::SetContact { user, contact })),
+        text().prop_map(|presence| Frame::SetPrivacy(chat::SetPrivacy { presence })),
+        (number(), small()).prop_map(|(after, limit)| Frame::People(chat::PeopleRequest { after, limit })),
+    ]
+}
+
+fn people() -> impl Strategy<Value = chat::People> {
+    let person = (number(), any::<bool>(), any::<bool>()).prop_map(|(user, contact, blocked)| chat::Person {
+        user,
+        contact,
+        blocked,
+    });
+    (text(), prop::collection::vec(person, 0..4), any::<bool>(), any::<bool>())
+        .prop_map(|(presence, people, end, changed)| chat::People { presence, people, end, changed })
+}
+
 fn group_request() -> impl Strategy<Value = client_frame::Frame> {
     use client_frame::Frame;
     prop_oneof![
@@ -197,6 +219,7 @@ pub(crate) fn client_frame() -> impl Strategy<Value = ClientFrame> {
         Just(Frame::Devices(chat::DevicesRequest {})),
         text().prop_map(|device| Frame::RevokeDevice(chat::RevokeDevice { device })),
         group_request(),
+        people_request(),
         (text(), text(), number(), prop::option::of(content())).prop_map(
             |(client_id, conversation, seq, content)| Frame::Edit(Edit {
                 client_id,
@@ -317,6 +340,7 @@ pub(crate) fn server_frame() -> impl Strategy<Value = ServerFrame> {
             .prop_map(|users| Frame::Presence(chat::Presence { users })),
         prop::collection::vec(device_state(), 0..4)
             .prop_map(|devices| Frame::Devices(chat::Devices { devices })),
+        people().prop_map(Frame::People),
         (conversation_states(), number(), any::<bool>()).prop_map(|(conversations, rev, end)| {
             Frame::Conversations(Conversations { conversations, rev, end })
         }),

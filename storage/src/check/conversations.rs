@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use holdfast_protocol::chat::{self, body};
 use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Seq, UserId};
 use holdfast_router::Key as RouteKey;
 use prost::Message as _;
 
 use super::{Checker, entry_in, in_bites, slice_of, split_message_key};
+use crate::blocks::{At, Blocks};
 use crate::command::Users;
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
@@ -17,85 +19,157 @@ use crate::layout::{self, Known};
 use crate::worker::{open_amended, open_mark, receipt_keys};
 
 impl Checker {
+    /// Every message, and every event that only its sender sees: how many there are, and the newest id.
     pub(super) fn messages(
         &mut self,
         number: u16,
         store: &impl Store,
     ) -> Result<(u64, MessageId), StoreError> {
         let mut log = Log::default();
-        let mut newest = MessageId(0);
-        let mut count = 0;
+        let mut tally = Tally::default();
         in_bites(store, Table::Messages, 24, |key, value| {
-            count += 1;
             let Some((at, seq)) = split_message_key(key) else {
+                tally.count += 1;
                 self.problem(Some(number), format!("messages has a key of {} bytes", key.len()));
                 return Ok(());
             };
             if log.conversation != Some(at) {
-                let before = std::mem::replace(&mut log, Log { conversation: Some(at), ..Log::default() });
-                self.end_of_log(number, store, &before)?;
-                self.report.conversations += 1;
-                if self.assignment.owner(RouteKey::Conversation(at).slice()).0 != number {
-                    self.problem(Some(number), format!("conversation {at} belongs into another database"));
-                }
+                self.end_of_log(number, store, &mut log, &mut tally)?;
+                log = self.begin_log(number, store, at)?;
             }
-            if seq != log.last.next() {
-                let last = log.last;
-                self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
+            while let Some((&hidden, _)) = log.hidden.first_key_value()
+                && hidden < seq
+            {
+                self.hidden_event(number, store, &mut log, &mut tally)?;
             }
-            log.last = seq;
-            self.report.messages += 1;
-            let bytes = match layout::open(Table::Messages, key, value) {
-                Ok(bytes) => bytes,
+            match layout::open(Table::Messages, key, value) {
+                Ok(bytes) => self.event(number, store, &mut log, &mut tally, seq, &bytes, None),
                 Err(error) => {
+                    tally.count += 1;
+                    log.last = seq;
                     self.problem(Some(number), error.to_string());
-                    return Ok(());
+                    Ok(())
                 }
-            };
-            let Some(entry) = MessageEntry::decode(&bytes) else {
-                self.problem(Some(number), format!("message {seq} of {at} is no entry"));
+            }
+        })?;
+        self.end_of_log(number, store, &mut log, &mut tally)?;
+        // Where everything that was ever said was hidden.
+        in_bites(store, Table::Blocks, 16, |key, _| {
+            let Ok(conversation) = <[u8; 16]>::try_from(key) else {
+                self.problem(Some(number), format!("blocks has a key of {} bytes", key.len()));
                 return Ok(());
             };
-            if (entry.conversation, entry.seq) != (at, seq) {
-                let (says, which) = (entry.conversation, entry.seq);
-                self.problem(
-                    Some(number),
-                    format!("message {seq} of {at} says that it is {which} of {says}"),
-                );
+            let conversation = ConversationId(u128::from_be_bytes(conversation));
+            let (from, to) =
+                (layout::message_key(conversation, Seq(1)), layout::message_key(conversation, Seq(u64::MAX)));
+            if store.last(Table::Messages, &from, &to)?.is_none() {
+                let mut log = self.begin_log(number, store, conversation)?;
+                self.end_of_log(number, store, &mut log, &mut tally)?;
             }
-            if entry.message_id <= log.last_id {
-                self.problem(
-                    Some(number),
-                    format!("message {seq} of {at} has an id not above the one before"),
-                );
-            }
-            log.last_id = entry.message_id;
-            let ordinal = log.ordinal + u64::from(inbox::says_something(entry.body));
-            if entry.ordinal.is_some_and(|says| says != ordinal) {
-                let says = entry.ordinal();
-                let what =
-                    format!("message {seq} of {at} says that it is number {says}, but it is {ordinal}");
-                self.problem(Some(number), what);
-            }
-            log.ordinal = entry.ordinal();
-            newest = newest.max(log.last_id);
-            match log.recipients(&entry) {
-                Ok(users) => {
-                    for user in users {
-                        self.promised[slice_of(user)].add(user, &entry, &bytes);
-                    }
-                }
-                Err(what) => self.problem(Some(number), format!("message {seq} of {at} {what}")),
-            }
-            self.has_dedupe(number, store, &entry)
+            Ok(())
         })?;
-        self.end_of_log(number, store, &log)?;
-        Ok((count, newest))
+        Ok((tally.count, tally.newest))
+    }
+
+    fn begin_log(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        conversation: ConversationId,
+    ) -> Result<Log, StoreError> {
+        self.report.conversations += 1;
+        if self.assignment.owner(RouteKey::Conversation(conversation).slice()).0 != number {
+            self.problem(Some(number), format!("conversation {conversation} belongs into another database"));
+        }
+        let hidden = self.hidden_in(number, store, conversation)?;
+        Ok(Log { conversation: Some(conversation), hidden, ..Log::default() })
+    }
+
+    /// The next event, if it is one that only its sender sees.
+    fn hidden_event(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        log: &mut Log,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let Some((seq, (sender, entry))) = log.hidden.pop_first() else { return Ok(()) };
+        self.event(number, store, log, tally, seq, &entry, Some(sender))
+    }
+
+    /// The next event; `only`: who alone sees it.
+    #[expect(clippy::too_many_arguments, reason = "what is read, and where it is added up")]
+    fn event(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        log: &mut Log,
+        tally: &mut Tally,
+        seq: Seq,
+        bytes: &Bytes,
+        only: Option<UserId>,
+    ) -> Result<(), StoreError> {
+        let Some(at) = log.conversation else { return Ok(()) };
+        tally.count += 1;
+        if seq != log.last.next() {
+            let last = log.last;
+            self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
+        }
+        log.last = seq;
+        self.report.messages += 1;
+        let Some(entry) = MessageEntry::decode(bytes) else {
+            self.problem(Some(number), format!("message {seq} of {at} is no entry"));
+            return Ok(());
+        };
+        if (entry.conversation, entry.seq) != (at, seq) {
+            let (says, which) = (entry.conversation, entry.seq);
+            self.problem(Some(number), format!("message {seq} of {at} says that it is {which} of {says}"));
+        }
+        if entry.message_id <= log.last_id {
+            self.problem(Some(number), format!("message {seq} of {at} has an id not above the one before"));
+        }
+        log.last_id = entry.message_id;
+        let counts = inbox::says_something(entry.body);
+        let ordinal = log.ordinal + u64::from(counts);
+        if entry.ordinal.is_some_and(|says| says != ordinal) {
+            let says = entry.ordinal();
+            let what = format!("message {seq} of {at} says that it is number {says}, but it is {ordinal}");
+            self.problem(Some(number), what);
+        }
+        log.ordinal = entry.ordinal();
+        tally.newest = tally.newest.max(log.last_id);
+        match log.recipients(&entry, only) {
+            Ok(users) => {
+                for user in users {
+                    self.promised[slice_of(user)].add(user, &entry, bytes);
+                }
+            }
+            Err(what) => self.problem(Some(number), format!("message {seq} of {at} {what}")),
+        }
+        if let Some(sender) = only {
+            if entry.sender != sender {
+                self.problem(Some(number), format!("message {seq} of {at} is hidden under somebody else"));
+            }
+            let last = At { seq, ordinal: log.ordinal };
+            log.blocks.get_or_insert_default().hide(at, sender, last, counts);
+        }
+        self.has_dedupe(number, store, &entry)
     }
 
     /// What is kept beside a conversation's log must be what the log says.
-    fn end_of_log(&mut self, number: u16, store: &impl Store, log: &Log) -> Result<(), StoreError> {
+    fn end_of_log(
+        &mut self,
+        number: u16,
+        store: &impl Store,
+        log: &mut Log,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
         let Some(conversation) = log.conversation else { return Ok(()) };
+        while !log.hidden.is_empty() {
+            self.hidden_event(number, store, log, tally)?;
+        }
+        self.end_of_blocks(number, store, conversation, log.blocks, &log.own_changes)?;
+        let log = &*log;
         if conversation.users().is_none() {
             self.groups += 1;
             let key = layout::group_key(conversation);
@@ -176,7 +250,13 @@ impl Checker {
         })?;
         for (user, read, says) in ordinals {
             let key = layout::message_key(conversation, read);
-            let message = store.get(Table::Messages, &key)?.map(|sealed| entry_in(&sealed));
+            let mut message = store.get(Table::Messages, &key)?.map(|sealed| entry_in(&sealed));
+            // What came when a block had ended counts as read, though the user has not seen it.
+            for sender in conversation.users().into_iter().flat_map(|(low, high)| [low, high]) {
+                if message.is_none() {
+                    message = self.hidden_entry(store, conversation, sender, read)?;
+                }
+            }
             let ordinal =
                 message.as_ref().and_then(|bytes| MessageEntry::decode(bytes)).map(|it| it.ordinal());
             if ordinal != Some(says) {
@@ -262,11 +342,24 @@ pub(super) struct Log {
     group: Group,
     /// Message → its last change.
     amended: BTreeMap<Seq, Seq>,
+    /// Events that only their senders see, as far as they are still to come.
+    hidden: BTreeMap<Seq, (UserId, Bytes)>,
+    /// What they make of the record of blocks.
+    blocks: Option<Blocks>,
+    /// (sender, message) → the last change of it that only the sender sees.
+    own_changes: BTreeMap<(UserId, Seq), Seq>,
+}
+
+/// What the messages of a database add up to.
+#[derive(Debug, Default)]
+struct Tally {
+    count: u64,
+    newest: MessageId,
 }
 
 impl Log {
-    /// Who gets this event, the next one; or what is wrong with it.
-    fn recipients(&mut self, entry: &MessageEntry<'_>) -> Result<Users, &'static str> {
+    /// Who gets this event, the next one; or what is wrong with it. `only`: who alone sees it.
+    fn recipients(&mut self, entry: &MessageEntry<'_>, only: Option<UserId>) -> Result<Users, &'static str> {
         let body = chat::Body::decode(entry.body).ok().and_then(|body| body.kind);
         if let Some(
             body::Kind::Edited(chat::Edited { seq, .. }) | body::Kind::Deleted(chat::Deleted { seq }),
@@ -275,7 +368,13 @@ impl Log {
             if seq >= entry.seq.0 {
                 return Err("changes a message that comes after it");
             }
-            self.amended.insert(Seq(seq), entry.seq);
+            match only {
+                Some(sender) => self.own_changes.insert((sender, Seq(seq)), entry.seq),
+                None => self.amended.insert(Seq(seq), entry.seq),
+            };
+        }
+        if let Some(sender) = only {
+            return Ok(Users::from_slice(&[sender]));
         }
         if let Some((low, high)) = entry.conversation.users() {
             return Ok(Users::from_slice(&[low, high]));

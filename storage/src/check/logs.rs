@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holdfast_protocol::id::MessageId;
 
-use super::Checker;
+use super::{Checker, entry_in};
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::layout::{self, Intended, RING};
 
@@ -53,14 +53,22 @@ impl Checker {
                 for intent in intents {
                     let (conversation, seq) = match intent.what {
                         Intended::Message { conversation, seq } => (conversation, seq),
-                        Intended::Read(_) | Intended::Delivered { .. } => {
+                        Intended::Read(_)
+                        | Intended::Delivered { .. }
+                        | Intended::Blocks { .. }
+                        | Intended::BlockedBy { .. } => {
                             found.push((intent, Bytes::new()));
                             continue;
                         }
                     };
                     let key = layout::message_key(conversation, seq);
-                    match store.get(Table::Messages, &key)? {
-                        Some(sealed) => found.push((intent, sealed)),
+                    let hidden = match intent.users.first() {
+                        Some(&user) => self.hidden_entry(store, conversation, user, seq)?,
+                        None => None,
+                    };
+                    let message = store.get(Table::Messages, &key)?.map(|sealed| entry_in(&sealed));
+                    match message.or(hidden) {
+                        Some(entry) => found.push((intent, entry)),
                         None => {
                             let what = format!(
                                 "an intent names message {seq} of {conversation}, which is not there"

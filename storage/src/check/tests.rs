@@ -3,7 +3,9 @@ use crate::command::GroupChange;
 use crate::engine::memory::Memory;
 use crate::engine::{Batch, Key};
 use crate::options::Limits;
+use crate::worker::tests::blocks;
 use crate::worker::tests::groups::{self, create, delete, edit, say};
+use crate::worker::tests::people::{block, contact};
 use crate::worker::tests::presence::unregister;
 use crate::worker::tests::receipts::read_in;
 use crate::worker::tests::{House, register, send};
@@ -22,6 +24,9 @@ fn house() -> House {
     house.wait(1_000);
     house
         .run(vec![read_in(groups::CREW, 3, 6), read_in(ConversationId::direct(UserId(1), UserId(2)), 1, 12)]);
+    // What only user 2 sees: a message, and a change of one that both see.
+    house.run(vec![block(1, 2, true), contact(1, 3, true)]);
+    house.run(vec![send(2, 1, "hidden"), blocks::edit(2, "hidden edit", 2, "other")]);
     house
 }
 
@@ -57,7 +62,7 @@ fn change(house: &mut House, number: usize, write: impl FnOnce(&mut Batch)) {
 fn a_sound_store_is_sound() {
     let report = report(&house());
     assert!(report.is_sound(), "{:#?}", report.problems);
-    assert_eq!((report.messages, report.entries, report.conversations, report.users), (25, 58, 3, 3));
+    assert_eq!((report.messages, report.entries, report.conversations, report.users), (27, 60, 3, 3));
 }
 
 #[test]
@@ -71,6 +76,9 @@ fn each_record_that_is_gone_is_missed() {
         Table::Receipts,
         Table::Copies,
         Table::Conversations,
+        Table::People,
+        Table::Blocks,
+        Table::Hidden,
     ] {
         let count = all(&house(), table).len();
         for at in 0..count {
@@ -115,6 +123,9 @@ fn a_value_that_was_cut_short_is_noticed_wherever_it_is() {
             for bytes in [0, 1, 4, 5] {
                 let mut house = house();
                 let (number, key, value) = all(&house, table).swap_remove(at);
+                if value.len() == bytes {
+                    continue;
+                }
                 change(&mut house, number, |batch| batch.put(table, key, value.slice(..bytes)));
                 assert!(!report(&house).is_sound(), "{bytes} bytes of {} record {at}", table.name());
             }
@@ -157,7 +168,7 @@ fn an_item_that_says_something_else_than_its_message_is_noticed() {
             }
         }
     }
-    assert_eq!(changed, 56);
+    assert_eq!(changed, 58);
 }
 
 #[test]
@@ -184,7 +195,7 @@ fn a_mark_beyond_the_end_of_somebody_else_or_of_nothing_is_noticed() {
     let pair = ConversationId::direct(UserId(1), UserId(2));
     let nothing = ConversationId::direct(UserId(8), UserId(9));
     for (conversation, user, read) in
-        [(pair, 2, 13), (pair, 3, 1), (groups::CREW, 9, 1), (groups::CREW, 1, 8), (nothing, 8, 1)]
+        [(pair, 2, 15), (pair, 3, 1), (groups::CREW, 9, 1), (groups::CREW, 1, 8), (nothing, 8, 1)]
     {
         let mut house = house();
         let slice = RouteKey::Conversation(conversation).slice();

@@ -276,15 +276,21 @@ fn write_buffer_bytes(config: &Config) -> u64 {
 /// When the write buffer of a table is full.
 fn buffer_bytes(table: Table, config: &Config) -> u64 {
     let share = match table {
-        Table::Messages => 28,
+        Table::Messages => 27,
         Table::Copies => 22,
         Table::Inbox => 15,
         Table::Dedupe => 14,
-        Table::Cursors => 8,
+        Table::Cursors => 7,
         Table::FanOut => 4,
-        Table::State => 3,
+        Table::State => 2,
         Table::Receipts => 2,
-        Table::Groups | Table::Amended | Table::Conversations | Table::Seen => 1,
+        Table::Groups
+        | Table::Amended
+        | Table::Conversations
+        | Table::Seen
+        | Table::People
+        | Table::Blocks
+        | Table::Hidden => 1,
     };
     (write_buffer_bytes(config) / 2 / 100 * share).max(64 * 1024)
 }

@@ -52,11 +52,17 @@ pub enum Table {
     Conversations,
     /// user → when the user was there last.
     Seen,
+    /// user, and another one → what they are to each other; see `crate::people`.
+    People,
+    /// conversation → who of the two blocks the other; see `crate::blocks`.
+    Blocks,
+    /// (conversation, sender, seq) → an entry that only its sender sees.
+    Hidden,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Messages,
         Self::Dedupe,
         Self::Inbox,
@@ -69,6 +75,9 @@ impl Table {
         Self::Copies,
         Self::Conversations,
         Self::Seen,
+        Self::People,
+        Self::Blocks,
+        Self::Hidden,
     ];
 
     /// Its name on disk.
@@ -87,11 +96,14 @@ impl Table {
             Self::Copies => "copies",
             Self::Conversations => "conversations",
             Self::Seen => "seen",
+            Self::People => "people",
+            Self::Blocks => "blocks",
+            Self::Hidden => "hidden",
         }
     }
 }
 
-/// A key; none of ours is longer than 24 bytes, so none needs the heap.
+/// A key; but for those of `hidden` none of ours is longer than 24 bytes, so none needs the heap.
 pub type Key = SmallVec<[u8; 24]>;
 
 /// One change of a batch.

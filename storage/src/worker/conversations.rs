@@ -264,7 +264,7 @@ impl<S: Store> Worker<S> {
         let listed = self.listed_after(user, after, most + 1, &changed)?;
         let (conversations, end) = self.views(listed, most, |conversation, listed| {
             if listed.said > Seq(0) {
-                self.shown(conversation, listed, None, (listed.said, listed.said))
+                self.shown(user, conversation, listed, None, (listed.said, listed.said))
             } else {
                 Ok(Vec::new())
             }
@@ -339,14 +339,19 @@ impl<S: Store> Worker<S> {
     /// they are too many bytes; `went`: with what event the user has gone since the list was made.
     fn shown(
         &self,
+        user: UserId,
         conversation: ConversationId,
         listed: &Listed,
         went: Option<Seq>,
         (first, last): (Seq, Seq),
     ) -> Result<Vec<Bytes>, StoreError> {
         let known_changes = if listed.gone { listed.seq } else { went.unwrap_or(Seq(u64::MAX)) };
-        let part = Part { conversation, first, last, backward: true };
-        self.read_messages(self.table_of(conversation), part, known_changes, SNAPSHOT_MESSAGE_BYTES)
+        let (part, table) = (Part { conversation, first, last, backward: true }, self.table_of(conversation));
+        if self.is_split(table, conversation, user)? {
+            let most = SNAPSHOT_MESSAGES as usize;
+            return Ok(self.read_split(table, part, user, most, SNAPSHOT_MESSAGE_BYTES)?.0);
+        }
+        self.read_messages(table, part, known_changes, SNAPSHOT_MESSAGE_BYTES)
     }
 
     /// From which conversations entries `from + 1..=to` tell that the user has gone, and with what event for the first
@@ -420,7 +425,7 @@ impl<S: Store> Worker<S> {
         self.views(listed, SNAPSHOT_CONVERSATIONS, |conversation, listed| {
             let first = Seq(listed.seq.0.saturating_sub(SNAPSHOT_MESSAGES - 1)).max(listed.since);
             let went = gone.get(&conversation).copied();
-            self.shown(conversation, listed, went, (first, listed.seq))
+            self.shown(user, conversation, listed, went, (first, listed.seq))
         })
     }
 

@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use holdfast_protocol::id::{ConversationId, Rev, Seq, UserId};
 
 use super::{Effects, Health, Worker};
+use crate::blocks::{Hidden, hidden_key};
 use crate::command::{Arrival, Command, FanOut, OwnMark, Users};
 use crate::engine::{Batch, Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
@@ -144,9 +144,19 @@ impl Outgoing {
             for intent in read_intents(store, target, position)? {
                 let arrival = match intent.what {
                     Intended::Message { conversation, seq } => {
-                        let sealed = read_intended(store, conversation, seq)?;
-                        bytes += sealed.len();
-                        Arrival::Message(sealed)
+                        let arrival = read_intended(store, conversation, seq, &intent.users)?;
+                        if let Arrival::Message(message) | Arrival::Hidden(message) = &arrival {
+                            bytes += message.len();
+                        }
+                        arrival
+                    }
+                    Intended::Blocks { conversation, blocks } => {
+                        bytes += size_of::<Arrival>();
+                        Arrival::Blocks { conversation, blocks }
+                    }
+                    Intended::BlockedBy { conversation, blocks } => {
+                        bytes += size_of::<Arrival>();
+                        Arrival::BlockedBy { conversation, blocks }
                     }
                     Intended::Read(mark) => {
                         bytes += size_of::<OwnMark>();
@@ -195,13 +205,25 @@ fn read_intents(store: &impl Store, target: u16, position: u64) -> Result<Vec<In
 }
 
 /// The message that an intent names, as it is stored.
-fn read_intended(store: &impl Store, conversation: ConversationId, seq: Seq) -> Result<Bytes, StoreError> {
+fn read_intended(
+    store: &impl Store,
+    conversation: ConversationId,
+    seq: Seq,
+    users: &[UserId],
+) -> Result<Arrival, StoreError> {
     let key = layout::message_key(conversation, seq);
-    let sealed = store.get(Table::Messages, &key)?;
-    let sealed = sealed
-        .ok_or_else(|| layout::corrupt(Table::Messages, &key, "an intent names it, but it is not there"))?;
-    layout::open(Table::Messages, &key, &sealed)?;
-    Ok(sealed)
+    if let Some(sealed) = store.get(Table::Messages, &key)? {
+        layout::open(Table::Messages, &key, &sealed)?;
+        return Ok(Arrival::Message(sealed));
+    }
+    // Then only the one whom it is for sees it.
+    if let &[user] = users {
+        let key = hidden_key(conversation, user, seq);
+        if let Some(value) = store.get(Table::Hidden, &key)? {
+            return Hidden::open(&key, &value).map(|hidden| Arrival::Hidden(hidden.entry));
+        }
+    }
+    Err(layout::corrupt(Table::Messages, &key, "an intent names it, but it is not there"))
 }
 
 /// The planted bug: entries the wrong way round.
@@ -299,7 +321,9 @@ impl<S: Store> Worker<S> {
             return;
         }
         // All heads first: either the whole position is applied or nothing of it.
-        let for_inboxes = |entry: &&(Users, Arrival)| !matches!(entry.1, Arrival::Delivered { .. });
+        let for_inboxes = |entry: &&(Users, Arrival)| {
+            matches!(entry.1, Arrival::Message(_) | Arrival::Hidden(_) | Arrival::Read(_))
+        };
         let users =
             || fan_out.entries.iter().filter(for_inboxes).flat_map(|(users, _)| users.iter().copied());
         let mut revs: Vec<Rev> = Vec::with_capacity(fan_out.entries.len());
@@ -320,14 +344,23 @@ impl<S: Store> Worker<S> {
         }
         let mut revs = revs.into_iter();
         for (users, arrival) in &fan_out.entries {
-            self.arrive(users, revs.by_ref(), arrival);
+            if let Err(error) = self.arrive(users, revs.by_ref(), arrival) {
+                // Half of it is in the batch.
+                self.broken = Some(error);
+                return;
+            }
         }
         self.incoming[source].applying = fan_out.position;
         self.incoming[source].owed = true;
     }
 
     /// Something for these users, at these places of their inboxes.
-    fn arrive(&mut self, users: &[UserId], revs: impl Iterator<Item = Rev>, arrival: &Arrival) {
+    fn arrive(
+        &mut self,
+        users: &[UserId],
+        revs: impl Iterator<Item = Rev>,
+        arrival: &Arrival,
+    ) -> Result<(), StoreError> {
         match arrival {
             Arrival::Message(sealed) => {
                 let bytes = layout::entry_of(sealed);
@@ -336,7 +369,7 @@ impl<S: Store> Worker<S> {
                         false,
                         "invariant: the source has made it, and checked it if it was on disk"
                     );
-                    return;
+                    return Ok(());
                 };
                 let facts = Facts::of(&entry);
                 let key = layout::message_key(facts.conversation, facts.seq);
@@ -347,6 +380,34 @@ impl<S: Store> Worker<S> {
                 }
                 for (&user, rev) in users.iter().zip(revs) {
                     self.append(user, rev, &facts.item_for(user), bytes.clone());
+                }
+            }
+            Arrival::Hidden(bytes) => {
+                let Some(entry) = MessageEntry::decode(bytes) else {
+                    debug_assert!(
+                        false,
+                        "invariant: the source has made it, and checked it if it was on disk"
+                    );
+                    return Ok(());
+                };
+                let facts = Facts::of(&entry);
+                let changed = match facts.amends {
+                    Some(seq) => self.hidden(facts.conversation, entry.sender, seq)?,
+                    None => None,
+                };
+                self.keep_hidden(&facts, entry.sender, bytes.clone(), changed);
+                for (&user, rev) in users.iter().zip(revs) {
+                    self.append(user, rev, &facts.item_for(user), bytes.clone());
+                }
+            }
+            &Arrival::Blocks { conversation, blocks } => {
+                for &user in users {
+                    self.set_blocks(conversation, user, blocks)?;
+                }
+            }
+            &Arrival::BlockedBy { conversation, blocks } => {
+                for &user in users {
+                    self.set_blocked_by(conversation, user, blocks)?;
                 }
             }
             &Arrival::Delivered { conversation, seq } => {
@@ -361,6 +422,7 @@ impl<S: Store> Worker<S> {
                 }
             }
         }
+        Ok(())
     }
 
     /// A target has made everything up to `position` durable.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use holdfast_protocol::chat::{self, body, content};
-use holdfast_protocol::id::{ConversationId, Seq};
+use holdfast_protocol::id::{ConversationId, Seq, UserId};
 use prost::Message as _;
 
 use super::hot_pages::Part;
@@ -26,7 +26,8 @@ impl<S: Store> Worker<S> {
     fn read_history(&mut self, request: &HistoryRequest) -> Result<Delivery, Refusal> {
         let &HistoryRequest { user, session, conversation, from, limit } = request;
         let visible_from = self.visible_from(conversation, user)?;
-        let head = self.tip(conversation).map_err(|error| self.unreadable(&error))?.seq;
+        let tip = self.tip(conversation).map_err(|error| self.unreadable(&error))?;
+        let head = tip.seq;
         let (most, page_bytes) = (self.identity.limits.history_messages, self.identity.limits.page_bytes);
         let most = u64::from(limit.clamp(1, most));
         let (first, last) = match from {
@@ -43,6 +44,18 @@ impl<S: Store> Worker<S> {
             }
         };
         let forward = matches!(from, HistoryFrom::After(_));
+        if tip.has_blocks {
+            // Not every `seq` is there for everybody, so the limit counts messages.
+            let (first, last) = if forward { (first, head) } else { (visible_from, last) };
+            let part = Part { conversation, first, last, backward: !forward };
+            let read = if first <= last {
+                self.read_split(Table::Messages, part, user, most as usize, page_bytes)
+            } else {
+                Ok((Vec::new(), true))
+            };
+            let (messages, end) = read.map_err(|error| self.unreadable(&error))?;
+            return Ok(Delivery::History(Box::new(History { session, conversation, messages, head, end })));
+        }
         let messages = if first <= last {
             let part = Part { conversation, first, last, backward: !forward };
             self.hot_messages(part, head, page_bytes).map_err(|error| self.unreadable(&error))?
@@ -93,7 +106,7 @@ impl<S: Store> Worker<S> {
                 let message = layout::open(table, key, &value)?;
                 match amended.binary_search_by_key(&seq, |&(seq, _)| seq).map(|at| amended[at].1) {
                     Ok(by) if by > known_changes => Ok(None),
-                    Ok(by) => self.amend(table, conversation, seq, by, &message).map(Some),
+                    Ok(by) => self.amend(table, conversation, seq, by, &message, None).map(Some),
                     Err(_) => Ok(Some(message)),
                 }
             });
@@ -130,22 +143,27 @@ impl<S: Store> Worker<S> {
         Ok(messages)
     }
 
-    /// A message with what its last edit or deletion says.
-    fn amend(
+    /// A message with what its last edit or deletion says, which may be one that only this reader sees.
+    pub(super) fn amend(
         &self,
         table: Table,
         conversation: ConversationId,
         seq: Seq,
         by: Seq,
         message: &Bytes,
+        reader: Option<UserId>,
     ) -> Result<Bytes, StoreError> {
         let key = layout::message_key(conversation, seq);
         let corrupt = |what| layout::corrupt(Table::Amended, &key, what);
         let change_key = layout::message_key(conversation, by);
         let change = self.store.get(table, &change_key)?;
         self.spent.add(LOOK_BYTES + change.as_ref().map_or(0, Bytes::len));
+        let change = match (change, reader) {
+            (Some(change), _) => Some(layout::open(table, &change_key, &change)?),
+            (None, Some(reader)) => self.hidden(conversation, reader, by)?.map(|hidden| hidden.entry),
+            (None, None) => None,
+        };
         let change = change.ok_or_else(|| corrupt("the change that it names is not there"))?;
-        let change = layout::open(table, &change_key, &change)?;
         let change = MessageEntry::decode(&change).and_then(|change| chat::Body::decode(change.body).ok());
         let kind = match change.and_then(|change| change.kind) {
             Some(body::Kind::Deleted(deleted)) if deleted.seq == seq.0 => body::Kind::Deleted(deleted),

@@ -7,6 +7,7 @@ use holdfast_router::Key as RouteKey;
 
 use super::spent::ITEM_BYTES;
 use super::{Pending, Worker};
+use crate::blocks::Hidden;
 use crate::engine::{Batch, Store, StoreError, Table, Visit};
 use crate::inbox::{Item, Pack, Record};
 use crate::layout;
@@ -107,9 +108,12 @@ impl<S: Store> Worker<S> {
             Item::Message { conversation, seq, .. } => {
                 let table = self.table_of(conversation);
                 let key = layout::message_key(conversation, seq);
-                match self.store.get(table, &key)? {
-                    Some(sealed) => layout::open(table, &key, &sealed),
-                    None => {
+                if let Some(sealed) = self.store.get(table, &key)? {
+                    return layout::open(table, &key, &sealed);
+                }
+                match self.hidden(conversation, user, seq)? {
+                    Some(Hidden { entry, .. }) if !entry.is_empty() => Ok(entry),
+                    _ => {
                         let inbox_key = layout::inbox_key(user, rev);
                         Err(layout::corrupt(
                             Table::Inbox,
@@ -188,4 +192,6 @@ pub(super) struct Tip {
     pub(super) seq: Seq,
     /// How many messages there are up to it.
     pub(super) ordinal: u64,
+    /// One of the two has blocked the other one, perhaps not any more.
+    pub(super) has_blocks: bool,
 }

@@ -49,9 +49,10 @@ use hashbrown::HashMap;
 use holdfast_protocol::id::{self, ConversationId, DeviceId, MessageId, Rev, Seq, Snowflake, UserId};
 use holdfast_router::{Assignment, Envelope, Key as RouteKey, WorkerId};
 
+use crate::blocks::{Blocks, blocks_key};
 use crate::command::{
-    ClientId, Command, ConversationsRequest, Delivery, DevicesRequest, GroupRequest, HistoryRequest, Notice,
-    ReceiptsRequest, Refusal, Register, SessionAddress,
+    ChangePeople, ClientId, Command, ConversationsRequest, Delivery, DevicesRequest, GroupRequest,
+    HistoryRequest, Notice, PeopleRequest, ReceiptsRequest, Refusal, Register, SessionAddress,
 };
 use crate::device::Names;
 use crate::engine::{Batch, Key, Store, StoreError, Table};
@@ -62,6 +63,7 @@ use crate::options::Limits;
 use crate::sessions::Sessions;
 use crate::stats::Counters;
 
+mod blocks;
 mod conversations;
 mod cursors;
 mod delivered;
@@ -74,6 +76,7 @@ mod inboxes;
 mod lanes;
 mod last_seen;
 mod notes;
+mod people;
 mod presence;
 mod receipts;
 mod send;
@@ -176,6 +179,8 @@ pub struct Worker<S> {
     fresh_marks: FreshMarks,
 
     batch: Batch,
+    /// Something could be read only in part while the present batch was made: it must not become durable.
+    broken: Option<StoreError>,
     /// Inbox records that the present batch is going to have.
     staged: Staged,
     pending: Vec<Pending>,
@@ -218,20 +223,58 @@ struct Wanted {
 #[derive(Debug)]
 enum Pending {
     Answer(SessionAddress, Delivery),
-    Event { user: UserId, rev: Rev, entry: Bytes },
+    Event {
+        user: UserId,
+        rev: Rev,
+        entry: Bytes,
+    },
     Register(Register),
-    Unregister { user: UserId, session: SessionAddress },
-    Sync { session: SessionAddress, wanted: Wanted },
+    Unregister {
+        user: UserId,
+        session: SessionAddress,
+    },
+    Sync {
+        session: SessionAddress,
+        wanted: Wanted,
+    },
     History(HistoryRequest),
-    Ack { user: UserId, device: DeviceId, session: SessionAddress, rev: Rev },
+    Ack {
+        user: UserId,
+        device: DeviceId,
+        session: SessionAddress,
+        rev: Rev,
+    },
     Receipts(ReceiptsRequest),
     Conversations(ConversationsRequest),
     Group(GroupRequest),
-    Watch { user: UserId, shard: u16 },
-    Away { user: UserId, session: SessionAddress, away: bool },
+    Watch {
+        user: UserId,
+        shard: u16,
+    },
+    Away {
+        user: UserId,
+        session: SessionAddress,
+        away: bool,
+    },
     Notice(Notice),
     Devices(DevicesRequest),
-    Revoked { device: DeviceId, request: DevicesRequest },
+    Revoked {
+        device: DeviceId,
+        request: DevicesRequest,
+    },
+    People(PeopleRequest),
+    /// What others are to the user, or who may see the user, has changed; of one other, if it is about one.
+    PeopleChanged {
+        user: UserId,
+        other: Option<UserId>,
+    },
+    /// Who may see the user has changed, and the user is not to know.
+    HiddenFrom(UserId),
+    MayWatch {
+        user: UserId,
+        watcher: UserId,
+        session: SessionAddress,
+    },
 }
 
 impl<S: Store> Worker<S> {
@@ -282,6 +325,7 @@ impl<S: Store> Worker<S> {
             fresh: HashMap::new(),
             fresh_marks: FreshMarks::new(),
             batch: Batch::default(),
+            broken: None,
             staged: Staged::default(),
             pending: Vec::new(),
             messages: 0,
@@ -455,7 +499,15 @@ impl<S: Store> Worker<S> {
                 return;
             }
             // Nobody waits for it.
-            Command::Typing { .. } | Command::Watch { .. } | Command::Away { .. } if !owned => return,
+            Command::Typing { .. }
+            | Command::Watch { .. }
+            | Command::MayWatch { .. }
+            | Command::Away { .. }
+                if !owned =>
+            {
+                return;
+            }
+            &Command::MayWatch { user, watcher, session } => Pending::MayWatch { user, watcher, session },
             &Command::Watch { user, shard } => Pending::Watch { user, shard },
             &Command::Away { user, session, away } => Pending::Away { user, session, away },
             &Command::Typing { typing, session } => return self.decide_typing(typing, session),
@@ -464,6 +516,7 @@ impl<S: Store> Worker<S> {
             Command::Send(message) => moved(message.session, Some(message.client_id.clone())),
             Command::Revoke(revoke) if owned => return self.decide_revoke(revoke),
             Command::Revoke(revoke) => moved(revoke.request.session, None),
+            Command::ChangePeople(change) if owned => return self.decide_people(change),
             &Command::Register(Register { session, .. }) if !owned => {
                 Pending::Answer(session, Delivery::Refused { session, why: Refusal::WrongEpoch })
             }
@@ -476,6 +529,8 @@ impl<S: Store> Worker<S> {
             | &Command::Conversations(ConversationsRequest { session, .. })
             | &Command::Group(GroupRequest { session, .. })
             | &Command::Devices(DevicesRequest { session, .. })
+            | &Command::People(PeopleRequest { session, .. })
+            | &Command::ChangePeople(ChangePeople { session, .. })
                 if !owned =>
             {
                 moved(session, None)
@@ -486,6 +541,8 @@ impl<S: Store> Worker<S> {
             &Command::Conversations(request) => Pending::Conversations(request),
             &Command::Group(request) => Pending::Group(request),
             &Command::Devices(request) => Pending::Devices(request),
+            &Command::People(request) => Pending::People(request),
+            Command::ChangePeople(_) => unreachable!("decided above, owned or not"),
             Command::Register(request) => Pending::Register(request.clone()),
             // Whoever owns the user now has no such session, so an unregistration may be wrong here without harm.
             &Command::Unregister { user, device: _, session } => Pending::Unregister { user, session },
@@ -499,6 +556,9 @@ impl<S: Store> Worker<S> {
 
     /// Makes the batch durable.
     fn commit(&mut self) -> Result<(), StoreError> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
         let limits = &self.identity.limits;
         if self.health == Health::Good
             && self.cursors.due_in_ms(self.now_ms, limits.cursor_delay_ms, limits.dirty_cursors) == Some(0)
@@ -574,6 +634,7 @@ impl<S: Store> Worker<S> {
             }
         }
         self.batch.clear();
+        self.broken = None;
         self.staged.abandon();
         self.pending.clear();
         self.notes.iter_mut().for_each(Vec::clear);
@@ -660,6 +721,12 @@ impl<S: Store> Worker<S> {
                 Pending::Notice(notice) => self.tell(&notice, effects),
                 Pending::Devices(request) => self.list_devices(&request, effects),
                 Pending::Revoked { device, request } => self.revoked(device, &request, effects),
+                Pending::People(request) => self.list_people(&request, effects),
+                Pending::PeopleChanged { user, other } => self.people_changed(user, other, effects),
+                Pending::HiddenFrom(user) => self.hidden_from_others(user),
+                Pending::MayWatch { user, watcher, session } => {
+                    self.tell_may_watch(user, watcher, session, effects);
+                }
             }
         }
         self.suggest_notes(effects);
@@ -699,13 +766,29 @@ impl<S: Store> Worker<S> {
         }
         let first = layout::message_key(conversation, Seq(1));
         let last = layout::message_key(conversation, Seq(u64::MAX));
-        let Some((key, value)) = read_last(&self.store, Table::Messages, &first, &last)? else {
-            return Ok(Tip::default());
+        // What the present batch says of it would be in `tips`.
+        let blocks_key = blocks_key(conversation);
+        let blocks = match conversation.users() {
+            Some(_) => self.store.get(Table::Blocks, &blocks_key)?,
+            None => None,
+        };
+        let blocks = blocks.map(|value| Blocks::open(&blocks_key, &value)).transpose()?;
+        let found = match blocks {
+            Some(_) => self.store.last(Table::Messages, &first, &last)?,
+            None => read_last(&self.store, Table::Messages, &first, &last)?,
+        };
+        let hidden = blocks.map(|blocks| blocks.last).unwrap_or_default();
+        let has_blocks = blocks.is_some();
+        let hidden = Tip { seq: hidden.seq, ordinal: hidden.ordinal, has_blocks };
+        let Some((key, value)) = found else {
+            return Ok(hidden);
         };
         let bytes = layout::open(Table::Messages, &key, &value)?;
         let entry = MessageEntry::decode(&bytes)
             .ok_or_else(|| layout::corrupt(Table::Messages, &key, "it is no entry"))?;
-        let tip = Tip { seq: Seq(layout::key_number(Table::Messages, &key)?), ordinal: entry.ordinal() };
+        let seq = Seq(layout::key_number(Table::Messages, &key)?);
+        let tip = Tip { seq, ordinal: entry.ordinal(), has_blocks };
+        let tip = if hidden.seq > tip.seq { hidden } else { tip };
         self.tips.keep(conversation, tip);
         Ok(tip)
     }

@@ -18,6 +18,10 @@ const NOTES_PER_TURN: usize = 256;
 impl<S: Store> Worker<S> {
     pub(super) fn decide_typing(&mut self, typing: Typing, session: SessionAddress) {
         match self.members_of(typing.conversation, typing.user) {
+            // Nobody waits for it.
+            Ok(_)
+                if typing.conversation.users().is_some()
+                    && self.is_cut(typing.conversation).unwrap_or(true) => {}
             Ok(mut users) => {
                 users.retain(|user| *user != typing.user);
                 self.notify(Note::Typing(typing), Some(session), users);

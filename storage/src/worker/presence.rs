@@ -18,7 +18,7 @@ use hashbrown::{HashMap, HashSet};
 use holdfast_protocol::id::UserId;
 
 use super::{Effects, Worker};
-use crate::command::{Delivery, LAST_SEEN_STEP_MS, Presence, SessionAddress, UserPresence};
+use crate::command::{Delivery, Hides, LAST_SEEN_STEP_MS, Presence, SessionAddress, UserPresence};
 use crate::engine::Store;
 
 /// Users that one delivery tells of.
@@ -34,6 +34,8 @@ pub(super) struct Changes {
     shards: Vec<Told>,
     /// Whoever the next tick tells of.
     changed: HashSet<UserId>,
+    /// Those of them who may be hidden from others than before.
+    hidden: HashSet<UserId>,
     /// When the first of them changed.
     since_ms: u64,
     /// Users without a session whose grace is not over.
@@ -174,10 +176,13 @@ impl<S: Store> Worker<S> {
         let mut users: Vec<UserId> = self.changes.changed.iter().take(USERS_PER_TICK).copied().collect();
         // The same run tells them in the same order, whatever the set's.
         users.sort_unstable();
-        let told: Vec<_> =
-            users.iter().map(|&user| UserPresence { user, presence: self.presence(user) }).collect();
+        let told: Vec<_> = users.iter().map(|&user| self.told_of(user)).collect();
         for user in &users {
             self.changes.changed.remove(user);
+        }
+        if self.changes.changed.is_empty() {
+            // Once everybody is asked for it is as large as that.
+            self.changes.changed.shrink_to(USERS_PER_TICK);
         }
         self.changes.since_ms = self.now_ms;
         let told: Arc<[UserPresence]> = told.into();
@@ -188,6 +193,25 @@ impl<S: Store> Worker<S> {
                 shard.owed.clear();
                 shard.missed = true;
             }
+        }
+    }
+
+    fn told_of(&mut self, user: UserId) -> UserPresence {
+        let hides = if self.changes.hidden.remove(&user) {
+            Hides::FromOthers
+        } else if self.is_restricted(user) {
+            Hides::FromSome
+        } else {
+            Hides::FromNobody
+        };
+        UserPresence { user, presence: self.presence(user), hides }
+    }
+
+    /// The user may be hidden from others than before.
+    pub(super) fn hidden_from_others(&mut self, user: UserId) {
+        if self.changes.is_wanted() {
+            self.changes.hidden.insert(user);
+            self.changes.note(user, self.now_ms);
         }
     }
 

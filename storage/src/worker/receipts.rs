@@ -12,6 +12,7 @@ use holdfast_protocol::id::{ConversationId, Seq, UserId};
 
 use super::send::Recipients;
 use super::{Effects, Pending, Worker};
+use crate::blocks::Hidden;
 use crate::command::{
     Arrival, Delivery, Note, OwnMark, ReadMark, Receipt, Receipts, ReceiptsRequest, Refusal, SessionAddress,
     Users,
@@ -81,10 +82,11 @@ impl<S: Store> Worker<S> {
         }
         self.may_write()?;
         let up_to = up_to.max(before.read);
-        let ordinal = if up_to == tip.seq {
+        let ordinal = if up_to == tip.seq && !tip.has_blocks {
             tip.ordinal
         } else {
-            self.ordinal_of(conversation, up_to).map_err(|error| self.unreadable(&error))?
+            let ordinal = self.ordinal_of(conversation, up_to, tip.has_blocks.then_some(user));
+            ordinal.map_err(|error| self.unreadable(&error))?.ok_or(Refusal::UnknownMessage)?
         };
         let own = OwnMark { conversation, up_to, ordinal };
         let Recipients { here, elsewhere } = self.locate(&Users::from_slice(&[user]))?;
@@ -125,16 +127,28 @@ impl<S: Store> Worker<S> {
         members: Users,
         by: Option<SessionAddress>,
     ) {
-        self.batch.put(Table::Receipts, layout::receipt_key(conversation, user), seal_mark(&mark));
-        self.fresh_marks.insert((conversation, user), Some(mark));
-        if members.len() <= MEMBERS_TOLD {
+        self.keep_mark(conversation, user, mark);
+        // Who reads is there: that is not to be seen by whoever is blocked.
+        let is_cut = conversation.users().is_some() && self.is_cut(conversation).unwrap_or(true);
+        if members.len() <= MEMBERS_TOLD && !is_cut {
             let others = members.into_iter().filter(|&member| member != user).collect();
             self.notify(Note::Receipt(conversation, mark.of(user)), by, others);
         }
     }
 
-    /// How many messages a conversation has up to one of its events.
-    fn ordinal_of(&self, conversation: ConversationId, seq: Seq) -> Result<u64, StoreError> {
+    pub(super) fn keep_mark(&mut self, conversation: ConversationId, user: UserId, mark: Mark) {
+        self.batch.put(Table::Receipts, layout::receipt_key(conversation, user), seal_mark(&mark));
+        self.fresh_marks.insert((conversation, user), Some(mark));
+    }
+
+    /// How many messages a conversation has up to one of its events; `None`: it is not one that this reader sees, where
+    /// there are such.
+    fn ordinal_of(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        reader: Option<UserId>,
+    ) -> Result<Option<u64>, StoreError> {
         let key = layout::message_key(conversation, seq);
         let corrupt = |what| layout::corrupt(Table::Messages, &key, what);
         // Most are not of this batch, which is long to search.
@@ -142,9 +156,16 @@ impl<S: Store> Worker<S> {
             Some(sealed) => Some(sealed),
             None => self.pending_or_stored(Table::Messages, &key)?,
         };
-        let bytes = layout::open(Table::Messages, &key, &sealed.ok_or_else(|| corrupt("it is missing"))?)?;
+        let bytes = match (sealed, reader) {
+            (Some(sealed), _) => layout::open(Table::Messages, &key, &sealed)?,
+            (None, Some(reader)) => match self.hidden(conversation, reader, seq)? {
+                Some(Hidden { entry, .. }) if !entry.is_empty() => entry,
+                _ => return Ok(None),
+            },
+            (None, None) => return Err(corrupt("it is missing")),
+        };
         let entry = MessageEntry::decode(&bytes).ok_or_else(|| corrupt("it is no entry"))?;
-        Ok(entry.ordinal())
+        Ok(Some(entry.ordinal()))
     }
 
     /// Whoever leaves a group leaves no mark.
@@ -154,7 +175,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// A mark as it is, the present batch included.
-    fn mark(&self, conversation: ConversationId, user: UserId) -> Result<Mark, StoreError> {
+    pub(super) fn mark(&self, conversation: ConversationId, user: UserId) -> Result<Mark, StoreError> {
         if let Some(fresh) = self.fresh_marks.get(&(conversation, user)) {
             return Ok(fresh.unwrap_or_default());
         }

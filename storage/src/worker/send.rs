@@ -8,7 +8,9 @@ use holdfast_protocol::id::{ConversationId, Rev, Seq, Snowflake, UserId};
 use prost::Message as _;
 use smallvec::SmallVec;
 
+use super::blocks::Overdue;
 use super::{Health, Pending, Tip, Worker, history};
+use crate::blocks::{At, Blocks, Hidden, blocks_key};
 use crate::command::{Act, Arrival, Delivery, Refusal, SendMessage, Users};
 use crate::engine::{Key, Store, StoreError, Table};
 use crate::entry::MessageEntry;
@@ -29,6 +31,16 @@ struct Event {
     group: Option<Group>,
     /// Who is not in it any more.
     gone: Option<UserId>,
+}
+
+/// What a block does to an act.
+enum Veil {
+    /// There never was one.
+    None,
+    /// Only the sender sees it, with what stands under the sender for the message that it changes.
+    Hides(Option<Hidden>),
+    /// Both see it, and these marks are moved for it.
+    Lifts(Overdue),
 }
 
 /// Who gets an event, by where their inboxes are.
@@ -87,7 +99,13 @@ impl<S: Store> Worker<S> {
             }
         }
         self.may_write()?;
-        let event = self.judge(message, last)?;
+        let blocks = if tip.has_blocks { self.blocks(conversation) } else { Ok(None) };
+        let mut blocks = blocks.map_err(|error| self.unreadable(&error))?;
+        let mut event = self.judge(message, last, blocks.is_some())?;
+        let veil = self.veil(message, blocks.as_mut())?;
+        if let Veil::Hides(_) = veil {
+            event.recipients = Users::from_slice(&[sender]);
+        }
         // The heads of local members are read before anything is changed: what cannot be read must not half happen.
         let Recipients { here, elsewhere } = self.locate(&event.recipients)?;
 
@@ -95,6 +113,7 @@ impl<S: Store> Worker<S> {
         self.last_id = Some(message_id);
         let known = Known { message_id, seq: last.next() };
         let seq = known.seq;
+        let counts = inbox::says_something(&event.body);
         let entry = MessageEntry {
             conversation,
             seq,
@@ -106,16 +125,36 @@ impl<S: Store> Worker<S> {
             body: &event.body,
             reply_to: event.reply_to,
             changed_by: None,
-            ordinal: Some(tip.ordinal + u64::from(inbox::says_something(&event.body))),
+            ordinal: Some(tip.ordinal + u64::from(counts)),
         };
         let sealed = layout::seal_entry(&entry);
         let facts = Facts::of(&entry);
-        self.batch.put(Table::Messages, layout::message_key(conversation, seq), sealed.clone());
+        let bytes = layout::entry_of(&sealed);
+        let hides = matches!(veil, Veil::Hides(_));
+        let mut overdue = Overdue::new();
+        match veil {
+            Veil::None => {
+                self.batch.put(Table::Messages, layout::message_key(conversation, seq), sealed.clone());
+            }
+            Veil::Lifts(marks) => {
+                overdue = marks;
+                self.batch.put(Table::Messages, layout::message_key(conversation, seq), sealed.clone());
+            }
+            Veil::Hides(changed) => {
+                self.keep_hidden(&facts, sender, bytes.clone(), changed);
+                if let Some(blocks) = &mut blocks {
+                    blocks.hide(conversation, sender, At { seq, ordinal: facts.ordinal }, counts);
+                    self.batch.put(Table::Blocks, blocks_key(conversation), blocks.seal());
+                }
+            }
+        }
         self.batch.put(Table::Dedupe, dedupe_key, known.seal());
         self.fresh.insert(fingerprint, known);
-        self.tips.set(conversation, Tip { seq, ordinal: facts.ordinal });
+        self.tips.set(conversation, Tip { seq, ordinal: facts.ordinal, has_blocks: tip.has_blocks });
         self.messages += 1;
-        if let Some(amended) = facts.amends {
+        if let Some(amended) = facts.amends
+            && !hides
+        {
             let key = layout::message_key(conversation, amended);
             self.batch.put(Table::Amended, key, layout::seal_numbers([seq.0]));
         }
@@ -126,15 +165,37 @@ impl<S: Store> Worker<S> {
         if let Some(gone) = event.gone {
             self.remove_mark(conversation, gone);
         }
-        let bytes = layout::entry_of(&sealed);
         for (user, rev) in here {
             self.append(user, rev, &facts.item_for(user), bytes.clone());
         }
         for (target, users) in elsewhere {
             let intent = Intent { what: Intended::Message { conversation, seq }, users };
-            self.outgoing[usize::from(target)].intend(intent, Arrival::Message(sealed.clone()));
+            let arrival =
+                if hides { Arrival::Hidden(bytes.clone()) } else { Arrival::Message(sealed.clone()) };
+            self.outgoing[usize::from(target)].intend(intent, arrival);
         }
+        self.catch_up(overdue);
         Ok(known)
+    }
+
+    /// What a block, or one that was taken back, does to this act.
+    fn veil(&self, message: &SendMessage, blocks: Option<&mut Blocks>) -> Result<Veil, Refusal> {
+        let Some(blocks) = blocks else { return Ok(Veil::None) };
+        let &SendMessage { conversation, sender, .. } = message;
+        let changed = match message.act {
+            Act::Edit { seq, .. } | Act::Delete { seq } => {
+                self.hidden(conversation, sender, seq).map_err(|error| self.unreadable(&error))?
+            }
+            _ => None,
+        };
+        let is_deletion = matches!(message.act, Act::Delete { .. });
+        let is_cut = self.judge_block(conversation, blocks, sender, is_deletion)?;
+        // What changes something that the other one does not see is not for that one either.
+        if is_cut || changed.as_ref().is_some_and(|changed| !changed.entry.is_empty()) {
+            return Ok(Veil::Hides(changed));
+        }
+        let overdue = self.overdue(conversation, blocks).map_err(|error| self.unreadable(&error))?;
+        Ok(Veil::Lifts(overdue))
     }
 
     /// Whether anything can be promised.
@@ -147,7 +208,7 @@ impl<S: Store> Worker<S> {
     }
 
     /// Whether somebody may do what they want, and what it is as an event.
-    fn judge(&mut self, message: &SendMessage, last: Seq) -> Result<Event, Refusal> {
+    fn judge(&mut self, message: &SendMessage, last: Seq, is_split: bool) -> Result<Event, Refusal> {
         let &SendMessage { conversation, sender, .. } = message;
         let group = match conversation.users() {
             Some(_) => None,
@@ -175,7 +236,7 @@ impl<S: Store> Worker<S> {
                 if !is_there(seq) {
                     return Err(Refusal::UnknownMessage);
                 }
-                let author = self.author_of(conversation, seq)?;
+                let author = self.author_of(conversation, seq, is_split.then_some(sender))?;
                 let kind = match &message.act {
                     Act::Edit { content, .. } => {
                         let content = chat::Content::decode(content.clone()).unwrap_or_default();
@@ -217,25 +278,42 @@ impl<S: Store> Worker<S> {
         Ok(Event { body: encode(kind), reply_to: None, recipients, group: Some(after), gone })
     }
 
-    /// Who wrote a message that can be edited or taken back.
-    fn author_of(&self, conversation: ConversationId, seq: Seq) -> Result<UserId, Refusal> {
+    /// Who wrote a message that can be edited or taken back; `reader`: who looks, where not everybody sees everything.
+    fn author_of(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        reader: Option<UserId>,
+    ) -> Result<UserId, Refusal> {
         let read = || -> Result<Option<UserId>, StoreError> {
             let key = layout::message_key(conversation, seq);
-            let Some(sealed) = self.pending_or_stored(Table::Messages, &key)? else { return Ok(None) };
-            let entry = layout::open(Table::Messages, &key, &sealed)?;
+            let own = match reader {
+                Some(reader) => self.hidden(conversation, reader, seq)?,
+                None => None,
+            };
+            let entry = match (self.pending_or_stored(Table::Messages, &key)?, &own) {
+                (Some(sealed), _) => layout::open(Table::Messages, &key, &sealed)?,
+                (None, Some(own)) if !own.entry.is_empty() => own.entry.clone(),
+                _ => return Ok(None),
+            };
             let entry = MessageEntry::decode(&entry)
                 .ok_or_else(|| layout::corrupt(Table::Messages, &key, "it is no entry"))?;
             if !inbox::says_something(entry.body) {
                 return Ok(None);
             }
-            let Some(by) = self.pending_or_stored(Table::Amended, &key)? else {
-                return Ok(Some(entry.sender));
+            let by = self.pending_or_stored(Table::Amended, &key)?;
+            let by = by.map(|by| history::open_amended(&key, &by)).transpose()?;
+            let by = by.max(own.map(|own| own.change).filter(|&change| change > Seq(0)));
+            let Some(by) = by else { return Ok(Some(entry.sender)) };
+            let by_key = layout::message_key(conversation, by);
+            let change = match (self.pending_or_stored(Table::Messages, &by_key)?, reader) {
+                (Some(sealed), _) => Some(layout::open(Table::Messages, &by_key, &sealed)?),
+                (None, Some(reader)) => self.hidden(conversation, reader, by)?.map(|hidden| hidden.entry),
+                (None, None) => None,
             };
-            let by = layout::message_key(conversation, history::open_amended(&key, &by)?);
-            let Some(sealed) = self.pending_or_stored(Table::Messages, &by)? else {
+            let Some(change) = change else {
                 return Err(layout::corrupt(Table::Amended, &key, "the change that it names is not there"));
             };
-            let change = layout::open(Table::Messages, &by, &sealed)?;
             let change =
                 MessageEntry::decode(&change).and_then(|change| chat::Body::decode(change.body).ok());
             let is_gone = matches!(change.and_then(|body| body.kind), Some(body::Kind::Deleted(_)));

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use holdfast_router::{Epoch, SliceId};
 
 use super::*;
-use crate::command::{Act, ConversationView, FanOut, Note, Register, SendMessage};
+use crate::command::{Act, ConversationView, FanOut, Hides, Note, Register, SendMessage};
 use crate::engine::memory::{Fault, Memory};
 
+pub(crate) mod blocks;
 mod conversations;
 mod delivered;
 mod devices;
 pub(crate) mod groups;
 mod inboxes;
+pub(crate) mod people;
 pub(crate) mod presence;
 pub(crate) mod receipts;
 mod typing;
@@ -257,6 +259,20 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
             });
             format!("{} devices{}", at(&list.session), devices.collect::<Vec<_>>().join(","))
         }
+        Delivery::People(list) => {
+            let people = list.people.iter().map(|it| {
+                let contact = if it.contact { " contact" } else { "" };
+                let blocked = if it.blocked { " blocked" } else { "" };
+                format!(" {}{contact}{blocked}", it.user)
+            });
+            let (what, end) =
+                (if list.changed { "changed" } else { "people" }, if list.end { ", all" } else { "" });
+            let (presence, people) = (list.presence.name(), people.collect::<Vec<_>>().join(","));
+            format!("{} {what} for {presence}:{people}{end}", at(&list.session))
+        }
+        Delivery::MayWatch { session, user, may } => {
+            format!("{} may{} watch {user}", at(session), if *may { "" } else { " not" })
+        }
         Delivery::Accepted { session, client_id, seq, .. } => {
             format!("{} accepted {} as {seq}", at(session), client(client_id))
         }
@@ -315,7 +331,15 @@ fn words(delivered: &[Delivery]) -> Vec<String> {
             format!("{} receipts {}", at(&receipts.session), members.join(" "))
         }
         Delivery::Presence(users) => {
-            let mut users: Vec<_> = users.iter().map(|it| format!("{} {:?}", it.user, it.presence)).collect();
+            let one = |it: &crate::command::UserPresence| {
+                let hides = match it.hides {
+                    Hides::FromNobody => "",
+                    Hides::FromSome => " to some",
+                    Hides::FromOthers => " to others",
+                };
+                format!("{} {:?}{hides}", it.user, it.presence)
+            };
+            let mut users: Vec<_> = users.iter().map(one).collect();
             users.sort_unstable();
             format!("presence {}", users.join("; "))
         }

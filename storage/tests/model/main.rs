@@ -17,6 +17,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(device, group, what, whom)| Step::Act { device, group, what, whom }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(device, to)| Step::Typing { device, to }),
         4 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(device, to, up_to)| Step::Read { device, to, up_to }),
+        4 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>())
+            .prop_map(|(device, to, back, delete)| Step::Change { device, to, back, delete }),
+        3 => (any::<u8>(), any::<u8>(), any::<u8>()).prop_map(|(device, to, what)| Step::Regard { device, to, what }),
         3 => (any::<u8>(), any::<u8>()).prop_map(|(device, which)| Step::SendAgain { device, which }),
         2 => (any::<u8>(), any::<bool>()).prop_map(|(device, forgets)| Step::Connect { device, forgets }),
         1 => any::<u8>().prop_map(|device| Step::Disconnect { device }),

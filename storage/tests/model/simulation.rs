@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_protocol::chat::{self, Role, body};
+use holdfast_protocol::chat::{self, Audience, Role, body};
 use holdfast_protocol::id::{ConversationId, DeviceId, GroupId, MessageId, Rev, Seq, Snowflake, UserId};
 use holdfast_router::{Assignment, Envelope, Key, WorkerId};
 use holdfast_storage::Limits;
 use holdfast_storage::check::Checker;
 use holdfast_storage::command::{
-    Act, ClientId, Command, ConversationView, ConversationsRequest, Delivery, GroupChange, Note, ReadMark,
-    Receipt, ReceiptsRequest, Refusal, Register, SendMessage, SessionAddress, Typing,
+    Act, ChangePeople, ClientId, Command, ConversationView, ConversationsRequest, Delivery, GroupChange,
+    Note, PeopleChange, ReadMark, Receipt, ReceiptsRequest, Refusal, Register, SendMessage, SessionAddress,
+    Typing,
 };
 use holdfast_storage::engine::memory;
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
@@ -51,6 +52,19 @@ pub(crate) enum Step {
         device: u8,
         to: u8,
         up_to: u8,
+    },
+    /// A device changes or takes back a message of its user's to another user.
+    Change {
+        device: u8,
+        to: u8,
+        back: u8,
+        delete: bool,
+    },
+    /// A device blocks a user, or does not any more; or counts it among the contacts.
+    Regard {
+        device: u8,
+        to: u8,
+        what: u8,
     },
     /// A device asks for the list of conversations.
     List {
@@ -223,6 +237,8 @@ pub(crate) struct Simulation {
     heard_marks: BTreeMap<(SessionAddress, ConversationId, UserId), Seq>,
     /// In the end every device gets every entry.
     settling: bool,
+    /// Direct conversations in which somebody has blocked the other one, perhaps.
+    blocked: BTreeSet<ConversationId>,
     /// Snapshots and beginnings of lists that somebody was told, of that `rev`, and whether that was all.
     lists: Vec<(UserId, Rev, Vec<ConversationView>, bool)>,
 }
@@ -260,6 +276,7 @@ impl Simulation {
             kept_marks: BTreeMap::new(),
             heard_marks: BTreeMap::new(),
             settling: false,
+            blocked: BTreeSet::new(),
             lists: Vec::new(),
         };
         for user in 1..=USERS {
@@ -340,6 +357,10 @@ impl Simulation {
             Step::Typing { device, to } => self.typing(usize::from(device), to),
             Step::Read { device, to, up_to } => self.read(usize::from(device), to, up_to),
             Step::List { device } => self.list(usize::from(device)),
+            Step::Change { device, to, back, delete } => {
+                self.change(usize::from(device), to, back, delete);
+            }
+            Step::Regard { device, to, what } => self.regard(usize::from(device), to, what),
             Step::SendAgain { device, which } => {
                 let device = usize::from(device) % self.devices.len();
                 if !self.devices[device].sent.is_empty() {
@@ -406,6 +427,41 @@ impl Simulation {
         let number = self.devices[device].sent.len();
         let text = format!("{}/{}/{number}", sender, self.devices[device].number);
         self.submit_new(device, ConversationId::direct(sender, other), say(text));
+    }
+
+    fn change(&mut self, device: usize, to: u8, back: u8, delete: bool) {
+        let device = device % self.devices.len();
+        let sender = self.devices[device].user;
+        let other = self.other(sender, to);
+        let conversation = ConversationId::direct(sender, other);
+        let heads = self.accepted.range((conversation, Seq(0))..=(conversation, Seq(u64::MAX)));
+        let head = heads.last().map_or(0, |(&(_, seq), _)| seq.0);
+        let seq = Seq(head.saturating_sub(u64::from(back) % 5));
+        let number = self.devices[device].sent.len();
+        let text = chat::content::Kind::Text(format!("edit {number}"));
+        let content = chat::Content { kind: Some(text) }.encode_to_vec().into();
+        let act = if delete { Act::Delete { seq } } else { Act::Edit { seq, content } };
+        self.submit_new(device, conversation, act);
+    }
+
+    fn regard(&mut self, device: usize, to: u8, what: u8) {
+        let it = &self.devices[device % self.devices.len()];
+        let (Some(session), user) = (it.session, it.user) else { return };
+        let other = self.other(user, to);
+        let change = match what % 8 {
+            0 => PeopleChange::Contact(other, what > 127),
+            1 => PeopleChange::Presence(Audience::Contacts),
+            what => {
+                self.blocked.insert(ConversationId::direct(user, other));
+                PeopleChange::Block(other, what < 5)
+            }
+        };
+        self.submit(Key::User(user), Command::ChangePeople(ChangePeople { user, session, change }));
+    }
+
+    /// Somebody else, of few, so that they meet again.
+    fn other(&self, user: UserId, to: u8) -> UserId {
+        UserId(1 + (user.0 + u64::from(to) % 2) % USERS)
     }
 
     fn typing(&mut self, device: usize, to: u8) {
@@ -640,7 +696,10 @@ impl Simulation {
                     it.session = None;
                 }
                 Delivery::Replaced { .. } => it.session = None,
-                Delivery::Revoked { .. } | Delivery::Devices(_) => unreachable!("nobody asks for that"),
+                Delivery::Revoked { .. } | Delivery::Devices(_) | Delivery::MayWatch { .. } => {
+                    unreachable!("nobody asks for that");
+                }
+                Delivery::People(list) => assert!(list.changed, "nobody has asked for all"),
                 Delivery::Event { rev, .. } => {
                     // Events that were on their way when it asked for a page again.
                     if it.live {
@@ -697,6 +756,15 @@ impl Simulation {
                                 let age_ms = self.now_ms.saturating_sub(message_id.timestamp_ms());
                                 assert!(age_ms > 7 * DAY_MS, "{age_ms} ms is not old");
                             }
+                        }
+                        Refusal::Blocked => {
+                            assert!(self.blocked.contains(&sent.conversation), "{sent:?}");
+                            assert_eq!(sent.accepted, None, "what was accepted is not refused later");
+                        }
+                        Refusal::NotAllowed | Refusal::UnknownMessage
+                            if matches!(sent.act, Act::Edit { .. } | Act::Delete { .. }) =>
+                        {
+                            assert_eq!(sent.accepted, None, "what was accepted is not refused later");
                         }
                         Refusal::NotAllowed
                         | Refusal::UnknownConversation
@@ -922,7 +990,13 @@ impl Simulation {
                 assert!(once.insert(name), "{message:?} twice");
                 self.check_sent(conversation, seq, message);
                 for user in recipients(&mut members, message) {
-                    expected.entry(user).or_default().push(seq);
+                    // What was written while somebody was blocked: its sender has it in any case.
+                    let is_hidden = self.blocked.contains(&conversation)
+                        && user.0 != message.sender
+                        && !got.get(&(user, conversation)).is_some_and(|got| got.contains(&seq));
+                    if !is_hidden {
+                        expected.entry(user).or_default().push(seq);
+                    }
                 }
             }
             for user in (1..=USERS).map(UserId) {
