@@ -61,7 +61,7 @@ impl Directory {
         if missing == Missing::Refuse && !path.join("FORMAT").exists() {
             return Err(StorageError::NoStore { path: path.into() });
         }
-        std::fs::create_dir_all(path).map_err(io_error("making", path))?;
+        make_directory(path).map_err(io_error("making", path))?;
         let lock = lock(path)?;
         let text = match std::fs::read_to_string(path.join("FORMAT")) {
             Ok(text) => Some(text),
@@ -220,6 +220,22 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Stora
 
 fn sync_directory(path: &Path) -> Result<(), StorageError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("syncing", path))
+}
+
+/// Makes a directory, and all above it that are missing, so that they outlive a power cut: a new directory is there for
+/// good once the one above it is synced.
+///
+/// # Errors
+/// When one cannot be made or synced.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let made: Vec<PathBuf> = path.ancestors().take_while(is_missing).map(Path::to_owned).collect();
+    std::fs::create_dir_all(path)?;
+    for directory in made.iter().rev() {
+        let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> Result<(), StorageError> {

@@ -25,6 +25,7 @@ mod stats;
 pub mod worker;
 mod workers;
 
+pub use directory::make_directory;
 pub use error::StorageError;
 pub use layout::new_group;
 pub use options::{Clock, Limits, Options};

@@ -10,6 +10,7 @@ use holdfast_protocol::chat::{self, Format, client_frame, server_frame};
 use holdfast_protocol::ws::handshake::{ClientRequest, client_key, parse_response, write_request};
 use holdfast_protocol::ws::{Decoder, Item, MessageLimits, Opcode, Role, encode_frame};
 
+use super::Random;
 use super::ledger::Side;
 use super::server::Server;
 
@@ -140,8 +141,9 @@ impl Talker {
         round: u32,
         in_flight: usize,
         over: &AtomicBool,
+        mut random: Random,
     ) -> io::Result<()> {
-        let talked = self.talk_on(side, round, in_flight, over);
+        let talked = self.talk_on(side, round, in_flight, over, &mut random);
         match talked {
             // The kill shows as the end of the stream or a reset, whichever comes first.
             Err(error) if over.load(Ordering::Relaxed) || is_gone(&error) => Ok(()),
@@ -155,14 +157,15 @@ impl Talker {
         round: u32,
         in_flight: usize,
         over: &AtomicBool,
+        random: &mut Random,
     ) -> io::Result<()> {
         let mut unanswered = 0;
         loop {
             if unanswered <= in_flight / 2 && !over.load(Ordering::Relaxed) {
-                let batch: Vec<_> = (unanswered..in_flight)
-                    .map(|_| client_frame::Frame::Send(side.next_send(round)))
-                    .collect();
+                let mut batch: Vec<_> =
+                    (unanswered..in_flight).map(|_| side.next_act(round, random)).collect();
                 unanswered += batch.len();
+                batch.extend(side.confirmation(random));
                 self.send(&batch)?;
             }
             let frame = self.next()?;

@@ -1,8 +1,9 @@
-//! What two users know of their conversation, and whether the server's inboxes agree.
+//! What the users of a conversation know of it, and whether the server's inboxes agree.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use holdfast_protocol::chat::{self, client_frame, server_frame};
@@ -17,14 +18,16 @@ const IMPATIENCE: Duration = Duration::from_millis(100);
 /// Which contract was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Contract {
-    /// An acknowledged message is in both inboxes, as it was acknowledged.
+    /// An acknowledged act is in all inboxes, as it was acknowledged, and so is an acknowledged read mark in its user's.
     Durable,
     /// No `clientId` stands twice.
     Once,
-    /// One order without holes, the same for both.
+    /// One order without holes, the same for all.
     Ordered,
     /// A cursor gets everything after it, and an entry keeps its `rev`.
     Complete,
+    /// `holdfast store check` has nothing to say.
+    Sound,
 }
 
 /// A contract that was broken.
@@ -35,7 +38,7 @@ pub(crate) struct Violation {
 }
 
 impl Violation {
-    fn of(contract: Contract, what: String) -> Self {
+    pub(crate) fn of(contract: Contract, what: String) -> Self {
         Self { contract, what }
     }
 }
@@ -49,14 +52,19 @@ impl fmt::Display for Violation {
 /// What one user has sent and seen.
 pub(crate) struct Side {
     user: u64,
-    other: u64,
+    conversation: String,
     next: u64,
     /// Sent and not acknowledged, by clientId.
-    unacked: BTreeMap<String, chat::Send>,
+    unacked: BTreeMap<String, client_frame::Frame>,
     /// Acknowledged: clientId → (messageId, seq).
     acked: BTreeMap<String, (u64, u64)>,
-    /// Seen live: rev → messageId.
-    seen: BTreeMap<u64, u64>,
+    /// Own messages that were acknowledged and not changed yet: `seq`s.
+    unchanged: Vec<u64>,
+    /// The last message of others that was seen, and the last one that was acknowledged as read.
+    heard: u64,
+    read: u64,
+    /// Seen live: rev → messageId, if it is a message.
+    seen: BTreeMap<u64, Option<u64>>,
     /// The last `rev` when the inbox was read as a whole.
     head: u64,
     /// A refusal, which this load never earns.
@@ -64,6 +72,22 @@ pub(crate) struct Side {
 }
 
 impl Side {
+    fn new(user: u64, conversation: String) -> Self {
+        Self {
+            user,
+            conversation,
+            next: 0,
+            unacked: BTreeMap::new(),
+            acked: BTreeMap::new(),
+            unchanged: Vec::new(),
+            heard: 0,
+            read: 0,
+            seen: BTreeMap::new(),
+            head: 0,
+            refused: None,
+        }
+    }
+
     pub(crate) fn user(&self) -> u64 {
         self.user
     }
@@ -73,26 +97,65 @@ impl Side {
         self.head
     }
 
-    pub(crate) fn next_send(&mut self, round: u32) -> chat::Send {
-        self.next += 1;
-        let client_id = format!("{}-{}", self.user, self.next);
+    /// Mostly a message; now and then a change of one of the own ones, each at most once, so that the order in which acts
+    /// are sent again does not matter.
+    pub(crate) fn next_act(&mut self, round: u32, random: &mut Random) -> client_frame::Frame {
+        use client_frame::Frame;
+        let client_id = self.next_client_id();
+        let conversation = self.conversation.clone();
         let text = format!("round {round}, message {}", self.next);
-        let send = chat::Send {
-            client_id: client_id.clone(),
-            conversation: format!("@{}", self.other),
-            body: Some(chat::Body { kind: Some(chat::body::Kind::Text(text)) }),
-            reply_to: None,
+        let what = random.between(0, 9);
+        let seq = if what < 2 { self.unchanged.pop() } else { None };
+        let act = match seq {
+            Some(seq) if what == 0 => {
+                Frame::Delete(chat::Delete { client_id: client_id.clone(), conversation, seq })
+            }
+            Some(seq) => {
+                let content = Some(chat::Content { kind: Some(chat::content::Kind::Text(text)) });
+                Frame::Edit(chat::Edit { client_id: client_id.clone(), conversation, seq, content })
+            }
+            None => {
+                let body = Some(chat::Body { kind: Some(chat::body::Kind::Text(text)) });
+                Frame::Send(chat::Send { client_id: client_id.clone(), conversation, body, reply_to: None })
+            }
         };
-        self.unacked.insert(client_id, send.clone());
-        send
+        self.unacked.insert(client_id, act.clone());
+        act
+    }
+
+    fn next_client_id(&mut self) -> String {
+        self.next += 1;
+        format!("{}-{}", self.user, self.next)
+    }
+
+    /// Now and then: what has arrived, or what was read.
+    pub(crate) fn confirmation(&self, random: &mut Random) -> Option<client_frame::Frame> {
+        use client_frame::Frame;
+        match random.between(0, 7) {
+            0 => self.seen.last_key_value().map(|(&rev, _)| Frame::Ack(chat::Ack { rev })),
+            1 if self.heard > self.read => {
+                let conversation = self.conversation.clone();
+                Some(Frame::Read(chat::Read { conversation, up_to: self.heard }))
+            }
+            _ => None,
+        }
     }
 
     /// Writes down what the server said.
     pub(crate) fn see(&mut self, frame: server_frame::Frame) {
         match frame {
             server_frame::Frame::Accepted(accepted) => {
-                self.unacked.remove(&accepted.client_id);
+                if let Some(client_frame::Frame::Send(_)) = self.unacked.remove(&accepted.client_id) {
+                    self.unchanged.push(accepted.seq);
+                }
+                if let Some(conversation) = accepted.conversation {
+                    self.conversation = conversation;
+                }
                 self.acked.insert(accepted.client_id, (accepted.message_id, accepted.seq));
+            }
+            server_frame::Frame::Receipts(receipts) => {
+                let own = receipts.members.iter().find(|member| member.user == self.user);
+                self.read = own.map_or(0, |own| own.read).max(self.read);
             }
             server_frame::Frame::Event(event) => self.see_event(&event),
             server_frame::Frame::Page(page) => page.events.iter().for_each(|event| self.see_event(event)),
@@ -104,8 +167,11 @@ impl Side {
     }
 
     fn see_event(&mut self, event: &chat::Event) {
-        if let Some(message) = message_of(event) {
-            self.seen.insert(event.rev, message.message_id);
+        self.seen.insert(event.rev, message_of(event).map(|message| message.message_id));
+        if let Some(message) = message_of(event)
+            && message.sender != self.user
+        {
+            self.heard = message.seq.max(self.heard);
         }
     }
 }
@@ -117,63 +183,92 @@ fn message_of(event: &chat::Event) -> Option<&chat::Message> {
     }
 }
 
-/// Both sides of one direct conversation.
+/// How far the entry says that the user has read.
+fn read_in(event: &chat::Event) -> u64 {
+    match event.entry.as_ref().and_then(|entry| entry.kind.as_ref()) {
+        Some(chat::entry::Kind::Read(mark)) => mark.up_to,
+        _ => 0,
+    }
+}
+
+/// Everybody in one conversation.
 pub(crate) struct Ledger {
-    low: Side,
-    high: Side,
+    /// The first one makes the group, if it is one.
+    sides: Vec<Side>,
 }
 
 impl Ledger {
-    pub(crate) fn new(low: u64, high: u64) -> Self {
-        let side = |user, other| Side {
-            user,
-            other,
-            next: 0,
-            unacked: BTreeMap::new(),
-            acked: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            head: 0,
-            refused: None,
-        };
-        Self { low: side(low, high), high: side(high, low) }
+    /// A direct conversation.
+    pub(crate) fn pair(low: u64, high: u64) -> Self {
+        Self { sides: vec![Side::new(low, format!("@{high}")), Side::new(high, format!("@{low}"))] }
     }
 
-    pub(crate) fn sides(&mut self) -> [&mut Side; 2] {
-        [&mut self.low, &mut self.high]
+    /// A group, which is made when the server runs.
+    pub(crate) fn group(members: Range<u64>) -> Self {
+        Self { sides: members.map(|user| Side::new(user, String::new())).collect() }
+    }
+
+    pub(crate) fn sides(&mut self) -> impl Iterator<Item = &mut Side> {
+        self.sides.iter_mut()
+    }
+
+    /// Makes the group, if it is one that is not there yet.
+    pub(crate) fn begin(&mut self, server: &Server) -> io::Result<()> {
+        let [creator, others @ ..] = self.sides.as_mut_slice() else { return Ok(()) };
+        if !creator.conversation.is_empty() {
+            return Ok(());
+        }
+        let client_id = creator.next_client_id();
+        let create = client_frame::Frame::CreateGroup(chat::CreateGroup {
+            client_id: client_id.clone(),
+            title: "crew".to_owned(),
+            members: others.iter().map(|side| side.user).collect(),
+            open_history: false,
+        });
+        creator.unacked.insert(client_id, create);
+        resend(server, creator).map_err(|error| doing("makes a group", creator, &error))?;
+        for side in others {
+            side.conversation.clone_from(&creator.conversation);
+        }
+        Ok(())
     }
 
     pub(crate) fn sent(&self) -> u64 {
-        self.low.next + self.high.next
+        self.sides.iter().map(|side| side.next).sum()
     }
 
     pub(crate) fn acked(&self) -> u64 {
-        (self.low.acked.len() + self.high.acked.len()) as u64
+        self.sides.iter().map(|side| side.acked.len() as u64).sum()
     }
 
-    /// Resends what was not acknowledged, reads both inboxes from the beginning and from somewhere within, and compares.
+    /// Resends what was not acknowledged, reads all inboxes from the beginning and from somewhere within, and compares.
     pub(crate) fn resend_and_verify(
         &mut self,
         server: &Server,
         random: &mut Random,
         findings: &mut Findings,
     ) -> io::Result<()> {
-        for side in [&mut self.low, &mut self.high] {
+        for side in &mut self.sides {
             resend(server, side).map_err(|error| doing("resends", side, &error))?;
         }
-        let entries = self.sent() as usize;
+        let messages = self.sent() as usize;
         // Once something is known to be lost nothing is worth waiting for.
         let patience = if findings.violations.is_empty() { PATIENCE } else { IMPATIENCE };
-        let low = read_inbox(server, &self.low, 0, entries, patience)?;
-        let high = read_inbox(server, &self.high, 0, entries, patience)?;
-        for (side, inbox) in [(&self.low, &low), (&self.high, &high)] {
-            check_inbox(side, inbox, findings);
-            for sender in [&self.low, &self.high] {
-                check_acked(side, inbox, sender, findings);
+        let mut heads = Vec::new();
+        let mut first_order: Option<(u64, Vec<u64>)> = None;
+        for side in &self.sides {
+            let inbox = read_inbox(server, side, 0, messages, patience)?;
+            check_inbox(side, &inbox, findings);
+            for sender in &self.sides {
+                check_acked(side, &inbox, sender, findings);
             }
             let head = inbox.len() as u64;
+            heads.push(head);
             for cursor in [random.between(0, head), head] {
-                let rest = read_inbox(server, side, cursor, (head - cursor) as usize, patience)?;
-                if rest != inbox[cursor as usize..] {
+                let expected = &inbox[cursor as usize..];
+                let messages = expected.iter().filter_map(message_of).count();
+                let rest = read_inbox(server, side, cursor, messages, patience)?;
+                if rest != expected {
                     let count = rest.len();
                     let what = format!(
                         "user {}: cursor {cursor} got {count} other entries than it should",
@@ -183,16 +278,19 @@ impl Ledger {
                 }
             }
             findings.cursors += 3;
+            let order = inbox.iter().filter_map(message_of).map(|message| message.message_id).collect();
+            match &first_order {
+                None => first_order = Some((side.user, order)),
+                Some((_, first)) if *first == order => {}
+                Some((user, _)) => {
+                    let what =
+                        format!("users {user} and {} see their conversation in different orders", side.user);
+                    findings.violations.push(Violation::of(Contract::Ordered, what));
+                }
+            }
         }
-        self.low.head = low.len() as u64;
-        self.high.head = high.len() as u64;
-        let order = |inbox: &[chat::Event]| -> Vec<u64> {
-            inbox.iter().filter_map(message_of).map(|message| message.message_id).collect()
-        };
-        if order(&low) != order(&high) {
-            let (low, high) = (self.low.user, self.high.user);
-            let what = format!("users {low} and {high} see their conversation in different orders");
-            findings.violations.push(Violation::of(Contract::Ordered, what));
+        for (side, head) in self.sides.iter_mut().zip(heads) {
+            side.head = head;
         }
         Ok(())
     }
@@ -207,32 +305,32 @@ pub(crate) struct Findings {
 }
 
 fn resend(server: &Server, side: &mut Side) -> io::Result<()> {
-    let frames: Vec<_> = side.unacked.values().cloned().map(client_frame::Frame::Send).collect();
+    let frames: Vec<_> = side.unacked.values().cloned().collect();
     let mut talker = Talker::connect(server, side, side.head)?;
     talker.send(&frames)?;
     while !side.unacked.is_empty() {
         side.see(talker.next()?);
         if let Some(refused) = side.refused.take() {
-            return Err(io::Error::other(format!("a send of user {} was refused: {refused}", side.user)));
+            return Err(io::Error::other(format!("an act of user {} was refused: {refused}", side.user)));
         }
     }
     Ok(())
 }
 
 /// What an inbox has after a cursor: `hello` with it makes the server send that. Now that everything has been
-/// acknowledged that many entries must come, in pages or live: the other user's database may be a moment behind.
+/// acknowledged that many messages must come, in pages or live: the other user's database may be a moment behind.
 fn read_inbox(
     server: &Server,
     side: &Side,
     cursor: u64,
-    entries: usize,
+    messages: usize,
     patience: Duration,
 ) -> io::Result<Vec<chat::Event>> {
     let read = || -> io::Result<Vec<chat::Event>> {
         let mut talker = Talker::connect(server, side, cursor)?;
         let mut events = Vec::new();
         let mut live = talker.is_live();
-        while !live || events.len() < entries {
+        while !live || events.iter().filter_map(message_of).count() < messages {
             if live {
                 talker.be_patient_for(patience)?;
             }
@@ -266,15 +364,20 @@ fn check_inbox(side: &Side, inbox: &[chat::Event], findings: &mut Findings) {
         findings.violations.push(Violation::of(contract, format!("user {}: {what}", side.user)));
     };
     let mut known = BTreeMap::new();
+    let (mut last, mut read) = (0, 0);
     for (index, event) in inbox.iter().enumerate() {
         let rev = index as u64 + 1;
         if event.rev != rev {
             return found(Contract::Complete, format!("rev {} stands where {rev} should", event.rev));
         }
-        let Some(message) = message_of(event) else { continue };
-        if message.seq != rev {
-            // These users have one conversation only, so both numbers count the same messages.
-            found(Contract::Ordered, format!("rev {rev} has seq {}", message.seq));
+        let Some(message) = message_of(event) else {
+            read = read_in(event).max(read);
+            continue;
+        };
+        last += 1;
+        if message.seq != last {
+            // These users have one conversation only, and are in it from its beginning.
+            found(Contract::Ordered, format!("rev {rev} has seq {}, not {last}", message.seq));
         }
         if let Some(earlier) = known.insert((message.sender, &message.client_id), rev) {
             let client_id = &message.client_id;
@@ -283,10 +386,14 @@ fn check_inbox(side: &Side, inbox: &[chat::Event], findings: &mut Findings) {
     }
     for (rev, message_id) in &side.seen {
         let now = inbox.get(*rev as usize - 1).and_then(message_of).map(|message| message.message_id);
-        if now != Some(*message_id) {
-            let what = format!("rev {rev} was message {message_id} before the kill and is {now:?} now");
+        if now != *message_id || inbox.len() < *rev as usize {
+            let what = format!("rev {rev} was message {message_id:?} before the kill and is {now:?} now");
             found(Contract::Complete, what);
         }
+    }
+    if read < side.read {
+        let told = side.read;
+        found(Contract::Durable, format!("was told of having read up to {told}, the inbox tells of {read}"));
     }
 }
 

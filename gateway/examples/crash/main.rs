@@ -1,15 +1,17 @@
 //! Kills a server under load, again and again, and asks whether it kept its word.
 //!
-//! Each round: pairs of users chat at full tilt, `kill -9` at a random moment, restart, resend what was not
-//! acknowledged, then read every inbox from the beginning and from a cursor within. In some rounds the restarted server
-//! is killed once more while it replays.
+//! Each round: pairs of users and groups chat at full tilt, change what they have written, confirm and read, `kill -9` at a random moment, restart, resend what was not
+//! acknowledged, then read every inbox from the beginning and from a cursor within; kill it again, and look over the
+//! whole store. In some rounds the restarted server is killed once more while it replays.
 //!
 //! What must hold after each round:
-//! - *durable*: every acknowledged message is in both inboxes, with the `seq` and `messageId` that were acknowledged;
+//! - *durable*: every acknowledged message, edit and deletion is in all inboxes, with the `seq` and `messageId` that were
+//!   acknowledged, and an acknowledged read mark in its user's;
 //! - *once*: no `clientId` stands twice in an inbox, whatever was resent;
-//! - *ordered*: within a conversation `seq` rises with `rev`, without holes, and both users see the same order;
+//! - *ordered*: within a conversation `seq` rises with `rev`, without holes, and all users see the same order;
 //! - *complete*: `rev` is dense from 1 to the head, a cursor gets exactly what comes after it, and every entry that was
-//!   seen before the kill still has its `rev`.
+//!   seen before the kill still has its `rev`;
+//! - *sound*: what `holdfast store check` looks at is as it must be.
 //!
 //! A killed process leaves its writes to the kernel, so on a real disk a build that forgets fsync would pass. Hence the
 //! second part, on a disk that drops what was not synced at each kill (`holdfast_faultfs`); and the third, in which a
@@ -40,7 +42,7 @@ use clap::Parser;
 use holdfast_faultfs::{Disk, Loss, MountError, Mounted};
 
 use client::Talker;
-use ledger::{Contract, Findings, Ledger};
+use ledger::{Contract, Findings, Ledger, Violation};
 use server::Server;
 
 /// Kills a server under load and checks that it kept its word.
@@ -64,8 +66,14 @@ struct Options {
     /// Pairs of users that chat.
     #[arg(long, default_value_t = 8)]
     pairs: u32,
+    /// Groups that chat.
+    #[arg(long, default_value_t = 2)]
+    groups: u32,
+    /// Members of each.
+    #[arg(long, default_value_t = 5)]
+    group_members: u32,
     /// Sends of one user that may wait for their answer.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 8)]
     in_flight: usize,
     /// Acknowledged messages per second, under load on the real disk, below which the campaign proves too little.
     #[arg(long, default_value_t = 0)]
@@ -83,6 +91,8 @@ struct Options {
 
 /// After so many rounds other users take over: every inbox is read from its beginning in each round.
 const ROUNDS_PER_USER: u32 = 3;
+/// After so many rounds a new store: the whole of it is looked over in each round.
+const ROUNDS_PER_STORE: u32 = 6;
 /// How often a kill that came too late to hit the replay is tried again.
 const REPLAY_ATTEMPTS: u32 = 20;
 /// On faultfs there are few rounds; every other one kills in replay.
@@ -119,6 +129,8 @@ struct Totals {
     sent: u64,
     acked: u64,
     load_seconds: f64,
+    stores_checked: u32,
+    entries_checked: u64,
     findings: Findings,
 }
 
@@ -284,6 +296,9 @@ fn table(columns: &[(&str, Totals)]) -> String {
     row("inversions", &|totals| totals.broken(Contract::Ordered).to_string());
     row("incomplete cursors", &|totals| totals.broken(Contract::Complete).to_string());
     row("cursors checked", &|totals| totals.findings.cursors.to_string());
+    row("stores checked", &|totals| totals.stores_checked.to_string());
+    row("  their entries", &|totals| totals.entries_checked.to_string());
+    row("problems in them", &|totals| totals.broken(Contract::Sound).to_string());
     let names: String = columns.iter().map(|(name, _)| format!("{name:>14}")).collect();
     format!("{:<18}{names}\n{text}", "")
 }
@@ -304,24 +319,33 @@ fn campaign(part: &Part<'_>, options: &Options, random: &mut Random) -> std::io:
     }
     let mut ledgers = Vec::new();
     let began = Instant::now();
-    let mut server = Server::start(binary, &part.data)?;
+    let mut data = part.data.join("1");
+    let mut server = Server::start(binary, &data)?;
     let mut replay = server.await_replay()?;
     for round in 1..=rounds {
+        if round > 1 && (round - 1) % ROUNDS_PER_STORE == 0 {
+            server.kill()?;
+            std::fs::remove_dir_all(&data)?;
+            data = part.data.join(round.to_string());
+            server = Server::start(binary, &data)?;
+            replay = server.await_replay()?;
+        }
         if (round - 1) % ROUNDS_PER_USER == 0 {
             totals.sent += ledgers.iter().map(Ledger::sent).sum::<u64>();
-            let first = u64::from((round - 1) / ROUNDS_PER_USER * options.pairs);
-            let pairs = first..first + u64::from(options.pairs);
-            ledgers = pairs.map(|pair| Ledger::new(pair * 2 + 1, pair * 2 + 2)).collect();
+            ledgers = ledgers_of(options, round);
+        }
+        for ledger in &mut ledgers {
+            ledger.begin(&server)?;
         }
         // A build that does not sync gets no time to have the engine sync for it, when a write buffer is full.
         let most_ms = if part.drops_all { 150 } else { 1_000 };
         let load_for = Duration::from_millis(random.between(50, most_ms));
         let acked_before: u64 = ledgers.iter().map(Ledger::acked).sum();
-        load(&server, &mut ledgers, options, round, load_for, &mut totals)?;
+        load(&server, &mut ledgers, options, round, load_for, random, &mut totals)?;
         part.lose(round, random);
         let acked = ledgers.iter().map(Ledger::acked).sum::<u64>() - acked_before;
         totals.acked += acked;
-        server = Server::start(binary, &part.data)?;
+        server = Server::start(binary, &data)?;
         if replay_every > 0 && round % replay_every == 0 {
             // A replay that follows a replay is shorter: each attempt aims earlier than the one that came too late.
             for attempt in 0..REPLAY_ATTEMPTS {
@@ -330,7 +354,7 @@ fn campaign(part: &Part<'_>, options: &Options, random: &mut Random) -> std::io:
                 part.lose(round, random);
                 totals.kills += 1;
                 totals.kills_in_replay += u32::from(hit);
-                server = Server::start(binary, &part.data)?;
+                server = Server::start(binary, &data)?;
                 if hit {
                     break;
                 }
@@ -339,6 +363,13 @@ fn campaign(part: &Part<'_>, options: &Options, random: &mut Random) -> std::io:
         replay = server.await_replay()?;
         for ledger in &mut ledgers {
             ledger.resend_and_verify(&server, random, &mut totals.findings)?;
+        }
+        if totals.held() {
+            server.kill()?;
+            totals.kills += 1;
+            look_over(&data, &mut totals)?;
+            server = Server::start(binary, &data)?;
+            replay = server.await_replay()?;
         }
         totals.rounds = round;
         eprintln!(
@@ -357,13 +388,39 @@ fn campaign(part: &Part<'_>, options: &Options, random: &mut Random) -> std::io:
     Ok(totals)
 }
 
-/// Lets all pairs chat, and kills the server in the middle of it.
+/// The users of the next rounds.
+fn ledgers_of(options: &Options, round: u32) -> Vec<Ledger> {
+    let each = u64::from(options.pairs * 2 + options.groups * options.group_members);
+    let first = u64::from((round - 1) / ROUNDS_PER_USER) * each + 1;
+    let pairs = (0..u64::from(options.pairs)).map(|pair| first + 2 * pair);
+    let groups_from = first + 2 * u64::from(options.pairs);
+    let members = u64::from(options.group_members);
+    let groups = (0..u64::from(options.groups)).map(|group| groups_from + group * members);
+    pairs
+        .map(|low| Ledger::pair(low, low + 1))
+        .chain(groups.map(|first| Ledger::group(first..first + members)))
+        .collect()
+}
+
+/// What `holdfast store check` says of a store that nobody has open.
+fn look_over(data: &Path, totals: &mut Totals) -> std::io::Result<()> {
+    let report = holdfast_storage::check::check(&data.join("store")).map_err(std::io::Error::other)?;
+    totals.stores_checked += 1;
+    totals.entries_checked += report.entries;
+    for problem in report.problems {
+        totals.findings.violations.push(Violation::of(Contract::Sound, problem.to_string()));
+    }
+    Ok(())
+}
+
+/// Lets all pairs and groups chat, and kills the server in the middle of it.
 fn load(
     server: &Server,
     ledgers: &mut [Ledger],
     options: &Options,
     round: u32,
     load_for: Duration,
+    random: &mut Random,
     totals: &mut Totals,
 ) -> std::io::Result<()> {
     let over = AtomicBool::new(false);
@@ -372,14 +429,14 @@ fn load(
         let mut talkers = Vec::new();
         for ledger in ledgers.iter_mut() {
             for side in ledger.sides() {
-                let (over, connected) = (&over, connected.clone());
+                let (over, connected, random) = (&over, connected.clone(), Random(random.next()));
                 talkers.push(scope.spawn(move || {
                     let talker = Talker::connect(server, side, side.head())
                         .map_err(|error| ledger::doing("connects", side, &error))?;
                     // Nobody listens any more when another one could not connect.
                     let _ = connected.send(());
                     talker
-                        .talk(side, round, options.in_flight, over)
+                        .talk(side, round, options.in_flight, over, random)
                         .map_err(|error| ledger::doing("chats", side, &error))
                 }));
             }

@@ -93,7 +93,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), KeyError> {
         let path = path.to_owned();
         move |source| KeyError::Io { what, path, source }
     };
-    std::fs::create_dir_all(directory).map_err(io_error("make the directory", directory))?;
+    holdfast_storage::make_directory(directory).map_err(io_error("make the directory", directory))?;
     let mut bytes = [0u8; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(KeyError::Random)?;
     // A name of its own, so that what a crash leaves behind is in nobody's way.
