@@ -80,6 +80,20 @@ impl Network {
         self.state.borrow_mut().faults = faults;
     }
 
+    /// The driver's machine loses its power: peers find their connections reset, and nothing listens any more until another
+    /// driver does. The one that was there must not be turned again.
+    pub fn cut_power(&self) {
+        let mut state = self.state.borrow_mut();
+        state.trace(Traced::PowerCut);
+        state.stop_listening();
+        for number in 0..state.links.len() as u32 {
+            if state.link(number).driver_end != DriverEnd::Gone {
+                state.forget_connect(number);
+                state.driver_leaves(number, true);
+            }
+        }
+    }
+
     /// How often each kind of fault has happened.
     #[must_use]
     pub fn fault_counts(&self) -> FaultCounts {

@@ -20,6 +20,7 @@ pub(super) enum Traced {
     PeerRead { link: u32, bytes: usize },
     PeerShut { link: u32 },
     PeerLeft { link: u32, with_reset: bool },
+    PowerCut,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,7 @@ impl Traced {
             Self::PeerRead { link, bytes } => [11, link as u64, bytes as u64],
             Self::PeerShut { link } => [12, link as u64, 0],
             Self::PeerLeft { link, with_reset } => [13, link as u64, with_reset as u64],
+            Self::PowerCut => [14, 0, 0],
         }
     }
 }
