@@ -731,8 +731,10 @@ pub struct PeopleList {
     pub people: Vec<Person>,
     /// There are no further ones.
     pub end: bool,
-    /// Not an answer but what has changed, perhaps at the wish of another session.
+    /// It tells of a change.
     pub changed: bool,
+    /// The session has asked for that, or for the list; else another one of the user's has, and it may be lost on the way.
+    pub asked: bool,
 }
 
 /// What somebody is to a user.

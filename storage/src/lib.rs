@@ -19,7 +19,7 @@ mod layout;
 mod listing;
 mod options;
 mod people;
-mod planted;
+pub mod planted;
 mod sessions;
 mod stats;
 pub mod worker;

@@ -54,7 +54,13 @@ impl Session {
     }
 
     pub(super) fn handle_people(&mut self, list: PeopleList, context: &mut Context<'_>) {
-        if !self.has_room(PERSON_BYTES * list.people.len(), context) {
+        if list.asked {
+            if !self.has_room(PERSON_BYTES * list.people.len(), context) {
+                return;
+            }
+        } else if context.unsent_bytes > context.rules.output_bytes / 2 {
+            // Half of the room is for what must arrive.
+            context.counters.dropped.add(1);
             return;
         }
         let people = list

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::planted::Bug;
+use crate::planted;
 
 #[cfg(test)]
 mod contract;
@@ -22,7 +22,7 @@ pub mod memory;
 
 /// False only in the build that tests must catch: it says "durable" before fsync has run.
 pub(crate) fn syncs_before_ack() -> bool {
-    !cfg!(feature = "planted-ack-before-fsync") && !Bug::AcksBeforeFsync.is_planted()
+    !cfg!(feature = "planted-ack-before-fsync") && !planted::ACKS_BEFORE_FSYNC.is_planted()
 }
 
 /// A table of the store; what its keys and values are stands in `crate::layout`.

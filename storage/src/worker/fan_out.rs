@@ -12,7 +12,7 @@ use crate::engine::{Batch, Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
 use crate::inbox::{Facts, Item};
 use crate::layout::{self, Intended, Intent, RING};
-use crate::planted::Bug;
+use crate::planted;
 
 /// The log for one target.
 #[derive(Debug)]
@@ -228,7 +228,7 @@ fn read_intended(
 
 /// The planted bug: entries the wrong way round.
 fn reordered(fan_out: &FanOut) -> Option<FanOut> {
-    if fan_out.entries.len() < 2 || !Bug::ReordersEntries.strikes(100) {
+    if fan_out.entries.len() < 2 || !planted::REORDERS_ENTRIES.strikes(100) {
         return None;
     }
     let &FanOut { source, position, previous, .. } = fan_out;
@@ -260,7 +260,7 @@ impl Incoming {
     pub(super) fn reload(&mut self, store: &impl Store, source: u16) -> Result<(), StoreError> {
         if !self.local {
             self.applied = read_applied(store, source)?;
-            if Bug::ReplaysTwice.is_planted() {
+            if planted::REPLAYS_TWICE.is_planted() {
                 self.applied = self.applied.saturating_sub(1);
             }
             self.applying = self.applied;
@@ -437,6 +437,9 @@ impl<S: Store> Worker<S> {
             return;
         }
         out.acked = out.acked.max(position);
+        if again && planted::INTENTS_FORGOTTEN.is_planted() {
+            out.acked = out.head;
+        }
         out.sent = if again { out.acked } else { out.sent.max(out.acked) };
         out.greeted = true;
         if again {

@@ -12,6 +12,7 @@ use crate::command::{Delivery, History, HistoryFrom, HistoryRequest, Refusal};
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
 use crate::layout;
+use crate::planted;
 
 impl<S: Store> Worker<S> {
     pub(super) fn history(&mut self, request: &HistoryRequest, effects: &mut impl Effects) {
@@ -105,6 +106,7 @@ impl<S: Store> Worker<S> {
             let read = is_next.and_then(|seq| {
                 let message = layout::open(table, key, &value)?;
                 match amended.binary_search_by_key(&seq, |&(seq, _)| seq).map(|at| amended[at].1) {
+                    Ok(_) if planted::EDIT_FORGOTTEN.is_planted() => Ok(Some(message)),
                     Ok(by) if by > known_changes => Ok(None),
                     Ok(by) => self.amend(table, conversation, seq, by, &message, None).map(Some),
                     Err(_) => Ok(Some(message)),

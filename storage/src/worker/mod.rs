@@ -60,6 +60,7 @@ use crate::entry::MessageEntry;
 use crate::heads::Heads;
 use crate::layout::{self, Fingerprint, Known};
 use crate::options::Limits;
+use crate::planted;
 use crate::sessions::Sessions;
 use crate::stats::Counters;
 
@@ -263,9 +264,11 @@ enum Pending {
         request: DevicesRequest,
     },
     People(PeopleRequest),
-    /// What others are to the user, or who may see the user, has changed; of one other, if it is about one.
+    /// What others are to the user, or who may see the user, has changed, as this session asked; of one other, if it is
+    /// about one.
     PeopleChanged {
         user: UserId,
+        session: SessionAddress,
         other: Option<UserId>,
     },
     /// Who may see the user has changed, and the user is not to know.
@@ -643,7 +646,11 @@ impl<S: Store> Worker<S> {
         self.messages = 0;
         self.entries = 0;
         self.tips.forget();
-        self.revs.forget();
+        if planted::REVS_KEPT.is_planted() {
+            self.revs.commit();
+        } else {
+            self.revs.forget();
+        }
         self.groups.forget();
         self.hot_pages.forget();
         self.cursors.abandon();
@@ -693,7 +700,9 @@ impl<S: Store> Worker<S> {
             Ok(()) => {
                 self.health = Health::Good;
                 self.tips.forget();
-                self.revs.forget();
+                if !planted::REVS_KEPT.is_planted() {
+                    self.revs.forget();
+                }
                 self.groups.forget();
                 self.hot_pages.forget();
                 self.in_doubt = self.sessions.doubt_all();
@@ -722,7 +731,9 @@ impl<S: Store> Worker<S> {
                 Pending::Devices(request) => self.list_devices(&request, effects),
                 Pending::Revoked { device, request } => self.revoked(device, &request, effects),
                 Pending::People(request) => self.list_people(&request, effects),
-                Pending::PeopleChanged { user, other } => self.people_changed(user, other, effects),
+                Pending::PeopleChanged { user, session, other } => {
+                    self.people_changed(user, session, other, effects);
+                }
                 Pending::HiddenFrom(user) => self.hidden_from_others(user),
                 Pending::MayWatch { user, watcher, session } => {
                     self.tell_may_watch(user, watcher, session, effects);

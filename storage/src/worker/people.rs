@@ -23,7 +23,7 @@ impl<S: Store> Worker<S> {
     pub(super) fn decide_people(&mut self, change: &ChangePeople) {
         let &ChangePeople { user, session, change } = change;
         let pending = match self.change_people(user, change) {
-            Ok(other) => Pending::PeopleChanged { user, other },
+            Ok(other) => Pending::PeopleChanged { user, session, other },
             Err(why) => {
                 self.counters.refused.add(1);
                 Pending::Answer(session, Delivery::Rejected { session, client_id: None, why })
@@ -152,7 +152,13 @@ impl<S: Store> Worker<S> {
     }
 
     /// It is durable: all of the user's sessions learn of it, and whoever watches the user.
-    pub(super) fn people_changed(&mut self, user: UserId, other: Option<UserId>, effects: &mut impl Effects) {
+    pub(super) fn people_changed(
+        &mut self,
+        user: UserId,
+        by: SessionAddress,
+        other: Option<UserId>,
+        effects: &mut impl Effects,
+    ) {
         self.hidden_from_others(user);
         let read = self.settings(user).and_then(|settings| {
             let regard = other.map(|other| self.regard(user, other)).transpose()?;
@@ -171,7 +177,12 @@ impl<S: Store> Worker<S> {
         let sessions: Vec<SessionAddress> =
             self.sessions.of(user).map(|index| self.sessions.at(index).address()).collect();
         for session in sessions {
-            let list = PeopleList { session, presence, people: people.clone(), end: false, changed: true };
+            let asked = session == by;
+            if !asked && self.lanes.is_full(session.shard) {
+                continue;
+            }
+            let list =
+                PeopleList { session, presence, people: people.clone(), end: false, changed: true, asked };
             self.lanes.answer(session.shard, Delivery::People(Box::new(list)), effects);
         }
     }
@@ -215,7 +226,7 @@ impl<S: Store> Worker<S> {
                 Visit::Enough
             }
         })?;
-        failed.map_or(Ok(PeopleList { session, presence, people, end, changed: false }), Err)
+        failed.map_or(Ok(PeopleList { session, presence, people, end, changed: false, asked: true }), Err)
     }
 
     /// Whether a user's presence may be hidden from somebody.

@@ -21,6 +21,7 @@ use crate::engine::{Key, Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
 use crate::inbox::Item;
 use crate::layout::{self, Intended, Intent};
+use crate::planted;
 
 /// In conversations of more members than these, others are not told but on request: each of them reading each message
 /// would make as many notes as their number squared.
@@ -92,6 +93,9 @@ impl<S: Store> Worker<S> {
         let Recipients { here, elsewhere } = self.locate(&Users::from_slice(&[user]))?;
         let mark = Mark { read: up_to, ordinal: Some(ordinal), delivered: before.delivered.max(up_to) };
         for (user, rev) in here {
+            if planted::MARK_UNTOLD.is_planted() {
+                continue;
+            }
             self.append(user, rev, &Item::Read(own), own.entry());
         }
         for (target, users) in elsewhere {

@@ -17,7 +17,7 @@ use crate::entry::MessageEntry;
 use crate::group::{Group, GroupChange};
 use crate::inbox::{self, Facts};
 use crate::layout::{self, Intended, Intent, Known};
-use crate::planted::Bug;
+use crate::planted;
 
 /// 2090: later than any right clock, earlier than the end of the ids.
 const LATEST_MS: u64 = Snowflake::EPOCH_MS + (64 * 365 * 24 * 3_600_000);
@@ -87,7 +87,7 @@ impl<S: Store> Worker<S> {
         let tip = self.tip(conversation).map_err(|error| self.unreadable(&error))?;
         let last = tip.seq;
         let dedupe_key = layout::dedupe_key(&fingerprint);
-        if last > Seq(0) {
+        if last > Seq(0) && !planted::DEDUPE_FORGOTTEN.is_planted() {
             let value =
                 self.store.get(Table::Dedupe, &dedupe_key).map_err(|error| self.unreadable(&error))?;
             if let Some(value) = value {
@@ -191,6 +191,7 @@ impl<S: Store> Worker<S> {
         let is_deletion = matches!(message.act, Act::Delete { .. });
         let is_cut = self.judge_block(conversation, blocks, sender, is_deletion)?;
         // What changes something that the other one does not see is not for that one either.
+        let is_cut = is_cut && !planted::BLOCKED_WRITES_THROUGH.strikes(20);
         if is_cut || changed.as_ref().is_some_and(|changed| !changed.entry.is_empty()) {
             return Ok(Veil::Hides(changed));
         }
@@ -336,7 +337,7 @@ impl<S: Store> Worker<S> {
     pub(super) fn locate(&mut self, users: &Users) -> Result<Recipients, Refusal> {
         let mut recipients = Recipients { here: SmallVec::new(), elsewhere: SmallVec::new() };
         for &user in users {
-            if Bug::DropsInboxWrite.strikes(10_000) {
+            if planted::DROPS_INBOX_WRITE.strikes(10_000) {
                 continue;
             }
             let owner = self.owner_of(user);
@@ -365,7 +366,7 @@ impl<S: Store> Worker<S> {
             Some(_) => Err(Refusal::UnknownConversation),
             None => {
                 let group = self.group(conversation).map_err(|error| self.unreadable(&error))?;
-                if Bug::RemovedReads.is_planted() && group.exists() && group.member(user).is_none() {
+                if planted::REMOVED_READS.is_planted() && group.exists() && group.member(user).is_none() {
                     return Ok(Seq(1));
                 }
                 visible_from(Some(&group), user)
@@ -384,6 +385,9 @@ impl<S: Store> Worker<S> {
 fn visible_from(group: Option<&Group>, user: UserId) -> Result<Seq, Refusal> {
     let Some(group) = group else { return Ok(Seq(1)) };
     let member = group.member(user).ok_or(Refusal::UnknownConversation)?;
+    if planted::LATECOMER_READS.is_planted() {
+        return Ok(Seq(1));
+    }
     Ok(group.visible_from(member))
 }
 

@@ -9,6 +9,7 @@ use holdfast_protocol::id::{DeviceId, Rev, UserId};
 use super::{Effects, Health, Wanted, Worker};
 use crate::command::{Delivery, Refusal, Register, SessionAddress};
 use crate::engine::Store;
+use crate::planted;
 use crate::sessions::{Mode, Registration};
 
 /// Sessions that one turn looks at after a failed batch.
@@ -29,7 +30,10 @@ impl<S: Store> Worker<S> {
         let kept = self.admit(request)?;
         let head = self.head(user).map_err(|error| self.unreadable(&error))?;
         let known = || self.cursors.of(user, request.device, kept.as_ref()).min(head);
-        let cursor = request.cursor.unwrap_or_else(known);
+        let cursor = match request.cursor {
+            None if planted::CURSOR_AHEAD.is_planted() => head,
+            cursor => cursor.unwrap_or_else(known),
+        };
         if cursor > head {
             return Err(Refusal::CursorAhead);
         }
@@ -134,7 +138,9 @@ impl<S: Store> Worker<S> {
         let session = self.sessions.at_mut(index);
         session.mode = Mode::GapUntold;
         let (user, address) = (session.user, session.address());
-        self.untold.push_back((user, address));
+        if !planted::GAP_FORGOTTEN.is_planted() {
+            self.untold.push_back((user, address));
+        }
         self.counters.gaps.add(1);
     }
 
