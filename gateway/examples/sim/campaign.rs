@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_reactor::sim::{Fault, FaultCounts};
 
+use crate::cluster::TroubleCounts;
 use crate::run::{EVENTS_PER_SEED, FAULTS_PER_SEED, Failure, run};
 
 /// So many seeds must have met every kind of fault.
@@ -23,6 +24,7 @@ struct Tally {
     /// Of all traces, in whichever order they were made.
     hash: u64,
     faults: FaultCounts,
+    troubles: TroubleCounts,
     /// The lowest seed that failed.
     failed: Option<(u64, Failure)>,
 }
@@ -37,6 +39,7 @@ impl Tally {
             replayed: 0,
             hash: 0,
             faults: FaultCounts::default(),
+            troubles: TroubleCounts::default(),
             failed: None,
         }
     }
@@ -79,9 +82,10 @@ fn work(next: &AtomicU64, first: u64, end: u64, tally: &Mutex<Tally>) {
         tally.seeds += 1;
         tally.events += one.events;
         tally.fewest_events = tally.fewest_events.min(one.events);
-        tally.fewest_faults = tally.fewest_faults.min(one.faults.total());
+        tally.fewest_faults = tally.fewest_faults.min(one.faults.total() + one.troubles.total());
         tally.hash = tally.hash.wrapping_add(one.hash);
         tally.faults.merge(&one.faults);
+        tally.troubles.merge(&one.troubles);
         if let Some(failure) = one.failure {
             tally.fail(seed, failure);
         }
@@ -104,12 +108,16 @@ fn report(tally: &Tally) -> bool {
     let Tally { seeds, events, replayed, hash, .. } = tally;
     println!("{seeds} seeds, {replayed} of them twice with the same trace; all traces: {hash:016x}");
     println!("{events} events, at least {} per seed ({EVENTS_PER_SEED} wanted)", tally.fewest_events);
-    let faults = tally.faults.total();
+    let faults = tally.faults.total() + tally.troubles.total();
     println!("{faults} faults, at least {} per seed ({FAULTS_PER_SEED} wanted):", tally.fewest_faults);
     let mut all_met = true;
     // A shard connects to nobody.
     for (fault, count) in tally.faults.iter().filter(|(fault, _)| *fault != Fault::ConnectFailed) {
         println!("  {count:>12}  {fault:?}");
+        all_met &= count > 0;
+    }
+    for (trouble, count) in tally.troubles.iter() {
+        println!("  {count:>12}  {trouble}");
         all_met &= count > 0;
     }
     if !all_met && *seeds >= ALL_FAULTS_AFTER {

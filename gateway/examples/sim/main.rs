@@ -1,15 +1,17 @@
-//! The shard on a simulated network, with simulated workers, for as many seeds as one likes.
+//! The whole chat on a simulated machine and network, for as many seeds as one likes.
 //!
-//! Each seed is one world: a shard on [`SimDriver`], two workers on the in-memory store, and a handful of peers that
-//! chat, echo, stall, vanish, reset, half-close and send garbage, while the network does what networks do. Nothing is
-//! random but by the seed, so a seed that fails fails again: `--seed N --trace` shows its last steps.
+//! Each seed is one world: a shard on [`SimDriver`], workers on the in-memory store, and a handful of users with several
+//! devices each, who chat with each other and in groups, edit, delete, read, block, echo, stall, vanish, reset, half-close
+//! and send garbage, while the network does what networks do, disks fill up and fail, and the power goes. Nothing is random
+//! but by the seed, so a seed that fails fails again: `--seed N --trace` shows its last steps.
 //!
 //! What must hold at every step, and at the end when the faults stop and everyone reads everything, has names:
-//! [`truth::Invariant`]. Peers hold the server to the protocol (`peer`), all peers together to one truth (`truth`), and
-//! the driver is watched from both sides (`watch`).
+//! [`truth::Invariant`]. Peers hold the server to the protocol (`peer`), all peers together to one truth (`truth`), who must
+//! have got what is worked out at the end (`verdict`), the driver is watched from both sides (`watch`), and the databases
+//! are looked over.
 //!
 //! A test that never fails proves little. With the feature `planted-bugs`, `--mutations` plants one bug after the other
-//! in driver and shard, and each must break an invariant within so many seeds.
+//! in driver, shard and store, and each must break an invariant within so many seeds.
 //!
 //! ```text
 //! cargo run -p holdfast-gateway --example sim -- --seeds 1000
@@ -22,11 +24,14 @@
 
 mod campaign;
 mod cluster;
+mod deed;
 #[cfg(feature = "planted-bugs")]
 mod mutations;
 mod peer;
 mod run;
+mod survey;
 mod truth;
+mod verdict;
 mod watch;
 mod world;
 
@@ -65,11 +70,11 @@ struct Options {
     /// With `--seed`: plant this bug.
     #[cfg(feature = "planted-bugs")]
     #[arg(long, requires = "seed", value_parser = parse_bug)]
-    plant: Option<holdfast_reactor::planted::Bug>,
+    plant: Option<mutations::Planted>,
 }
 
 #[cfg(feature = "planted-bugs")]
-fn parse_bug(name: &str) -> Result<holdfast_reactor::planted::Bug, String> {
+fn parse_bug(name: &str) -> Result<mutations::Planted, String> {
     mutations::by_name(name).ok_or_else(|| "no bug has this name; `--mutations` lists them".to_owned())
 }
 
@@ -84,7 +89,7 @@ fn main() -> ExitCode {
         return exit_code(mutations::run_mutations(options.seeds, threads));
     }
     #[cfg(feature = "planted-bugs")]
-    holdfast_reactor::planted::plant(options.plant);
+    mutations::plant(options.plant);
     exit_code(match options.seed {
         Some(seed) => replay(seed, options.trace),
         None => campaign::run_seeds(options.first, options.seeds, threads),

@@ -2,12 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use holdfast_protocol::chat::{self, Format, client_frame, close, server_frame};
+use holdfast_protocol::chat::{self, Format, client_frame, close, error_code, server_frame};
 use holdfast_protocol::ws::handshake::{ClientRequest, client_key, parse_response, write_request};
 use holdfast_protocol::ws::{CloseCode, Decoder, Item, MessageLimits, Opcode, Role, encode_frame};
 use holdfast_reactor::sim::{PeerRead, Random, SimPeer};
 
-use crate::truth::{Broken, Invariant, Seen, Truth, ensure};
+use crate::deed::{self, Refusal};
+use crate::survey::Survey;
+use crate::truth::{Broken, Invariant, Truth, ensure};
+
+/// Steps after which what was refused for now is sent again.
+const AGAIN_AFTER: u32 = 40;
 
 const LIMITS: MessageLimits = MessageLimits { frame_bytes: 1 << 20, message_bytes: 1 << 20, fragments: 64 };
 
@@ -45,14 +50,32 @@ pub(crate) struct Peer {
     head: Vec<u8>,
     out: VecDeque<u8>,
     place: Place,
-    /// Sent by this peer and not accepted, with the text; resent on the next connection.
-    unacked: VecDeque<(String, u64, String)>,
+    /// Sent by this peer and not answered for good; resent on the next connection, or when it may pass by then.
+    unacked: VecDeque<(String, client_frame::Frame)>,
+    /// Steps until what was refused for now is sent again.
+    again_in: u32,
+    /// And a sync, perhaps.
+    syncs_again: bool,
     /// How often each message was sent on this connection and not answered.
     asked: BTreeMap<String, u32>,
     /// Echoes that are awaited.
     awaited: VecDeque<Vec<u8>>,
     next: u64,
+    /// The last `rev` that it has had on any connection.
+    last: u64,
     syncs: u64,
+    /// The last `rev` that it has confirmed on any connection.
+    confirmed: u64,
+    /// How far it was told on this connection that others have read.
+    told: BTreeMap<(String, u64), u64>,
+    /// Parts of a snapshot, their `rev`, and that some of them may be of an older one.
+    parts: Vec<chat::ConversationState>,
+    parts_rev: u64,
+    parts_are_doubtful: bool,
+    /// Whom the user blocks, as far as it was told.
+    blocks: BTreeMap<u64, bool>,
+    /// What a reader asks at the end.
+    pub(crate) survey: Option<Survey>,
     /// The greatest head that the server has named.
     pub(crate) head_rev: u64,
     /// It has read everything up to the head.
@@ -78,9 +101,19 @@ impl Peer {
             out: VecDeque::new(),
             place: Place::Before,
             unacked: VecDeque::new(),
+            again_in: 0,
+            syncs_again: false,
+            confirmed: 0,
+            told: BTreeMap::new(),
+            parts: Vec::new(),
+            parts_rev: 0,
+            parts_are_doubtful: false,
+            blocks: BTreeMap::new(),
+            survey: None,
             asked: BTreeMap::new(),
             awaited: VecDeque::new(),
             next: 0,
+            last: 0,
             syncs: 0,
             head_rev: 0,
             is_live: false,
@@ -151,7 +184,10 @@ impl Peer {
             }
             Kind::Chat { user, device } => {
                 let token = format!("{user}.d{device}");
-                hello = Some(chat::Hello { token, device: String::new(), cursor: None, every_entry: true });
+                // One that does not remember goes on from what it has confirmed.
+                let cursor = (self.next % 2 == 1 && self.last > 0).then_some(self.last);
+                let every_entry = device != 1;
+                hello = Some(chat::Hello { token, device: String::new(), cursor, every_entry });
                 ("/ws", vec![self.format.subprotocol()])
             }
             _ => ("/echo", Vec::new()),
@@ -167,6 +203,10 @@ impl Peer {
             out: bytes.into(),
             unacked: std::mem::take(&mut self.unacked),
             next: self.next,
+            last: self.last,
+            confirmed: self.confirmed,
+            blocks: std::mem::take(&mut self.blocks),
+            survey: self.survey.take(),
             head_rev: self.head_rev,
             in_peace,
             has_forerunner: self.has_forerunner || (self.has_connected && self.place == Place::Before),
@@ -187,8 +227,8 @@ impl Peer {
             self.queue_sync(after);
         }
         let again: Vec<_> = self.unacked.iter().cloned().collect();
-        for (client_id, to, text) in again {
-            self.queue_send(&client_id, to, &text);
+        for (client_id, frame) in again {
+            self.queue_deed(&client_id, frame);
         }
     }
 
@@ -209,20 +249,29 @@ impl Peer {
 
     fn queue_sync(&mut self, after: u64) {
         self.syncs += 1;
-        self.queue_frame(client_frame::Frame::Sync(chat::Sync { after, limit: 0, every_entry: true }));
+        let every_entry = !matches!(self.kind, Kind::Chat { device: 1, .. });
+        self.queue_frame(client_frame::Frame::Sync(chat::Sync { after, limit: 0, every_entry }));
+        self.parts.clear();
+        self.parts_are_doubtful = false;
         self.queue_frame(client_frame::Frame::Ping(chat::Ping { nonce: self.syncs }));
         self.place = Place::Syncing { after, nonce: self.syncs, candidate: after };
         self.is_live = false;
     }
 
-    fn queue_send(&mut self, client_id: &str, to: u64, text: &str) {
+    fn queue_deed(&mut self, client_id: &str, frame: client_frame::Frame) {
         *self.asked.entry(client_id.to_owned()).or_default() += 1;
-        self.queue_frame(client_frame::Frame::Send(chat::Send {
-            client_id: client_id.to_owned(),
-            conversation: format!("@{to}"),
-            body: Some(chat::Body { kind: Some(chat::body::Kind::Text(text.to_owned())) }),
-            reply_to: None,
-        }));
+        self.queue_frame(frame);
+    }
+
+    /// What was refused for now, once more.
+    fn try_again(&mut self) {
+        let waits = |(client_id, _): &&(String, client_frame::Frame)| {
+            self.asked.get(client_id).is_none_or(|asked| *asked == 0)
+        };
+        let again: Vec<_> = self.unacked.iter().filter(waits).cloned().collect();
+        for (client_id, frame) in again {
+            self.queue_deed(&client_id, frame);
+        }
     }
 
     /// Something that the seed makes it do.
@@ -241,10 +290,11 @@ impl Peer {
                 let payload: Vec<u8> = (0..bytes).map(|_| random.bits() as u8).collect();
                 self.queue_echo(payload, (random.bits() as u32).to_ne_bytes());
             }
-            Kind::Chat { user, device } => match random.below(12) {
+            Kind::Chat { user, device } => match random.below(20) {
                 0 => self.queue_frame(client_frame::Frame::Ping(chat::Ping { nonce: 0 })),
                 1 => {
                     if let Place::At(rev) = self.place {
+                        self.confirmed = rev.max(self.confirmed);
                         self.queue_frame(client_frame::Frame::Ack(chat::Ack { rev }));
                     }
                 }
@@ -259,19 +309,73 @@ impl Peer {
                     encode_frame(&mut pong, Opcode::Pong, b"", Some([1, 2, 3, 4]));
                     self.out.extend(pong);
                 }
+                4 | 5 => self.read_something(user, random, truth),
+                6 => {
+                    let conversation = format!("@{}", 1 + (user + random.below(users - 1)) % users);
+                    let stopped = random.below(2) == 0;
+                    self.queue_frame(client_frame::Frame::Typing(chat::Typing { conversation, stopped }));
+                }
+                7 => {
+                    let other = 1 + (user + random.below(users - 1)) % users;
+                    truth.blocked.insert(deed::name_of(&format!("@{other}"), user));
+                    self.queue_frame(match random.below(3) {
+                        0 => client_frame::Frame::Block(chat::Block { user: other }),
+                        _ => client_frame::Frame::Unblock(chat::Unblock { user: other }),
+                    });
+                }
                 _ if self.unacked.len() < 20 => {
-                    let to = 1 + (user + random.below(users - 1)) % users;
                     let client_id = format!("{device}-{}", self.next);
                     self.next += 1;
-                    let text = "x".repeat(random.below(300) as usize);
-                    // Both the text and whom it went to: a message must not be seen in another conversation.
-                    let text = format!("{user}>{to} {client_id} {text}");
-                    truth.sent.insert((user, client_id.clone()), text.clone());
-                    self.queue_send(&client_id, to, &text);
-                    self.unacked.push_back((client_id, to, text));
+                    let frame = deed::choose(user, users, &client_id, random, truth);
+                    truth.sent.insert((user, client_id.clone()), frame.clone());
+                    self.queue_deed(&client_id, frame.clone());
+                    self.unacked.push_back((client_id, frame));
                 }
                 _ => {}
             },
+        }
+    }
+
+    /// Blocks a user, or does not any more.
+    pub(crate) fn block(&mut self, user: u64, blocks: bool) {
+        self.blocks.remove(&user);
+        self.queue_frame(if blocks {
+            client_frame::Frame::Block(chat::Block { user })
+        } else {
+            client_frame::Frame::Unblock(chat::Unblock { user })
+        });
+    }
+
+    /// Whether it was told that the user blocks this one, or does not.
+    pub(crate) fn knows_block(&self, user: u64, blocks: bool) -> bool {
+        self.blocks.get(&user) == Some(&blocks)
+    }
+
+    /// Writes to a user; under which name.
+    pub(crate) fn write_to(&mut self, user: u64, text: &str, truth: &mut Truth) -> String {
+        let Kind::Chat { user: me, device } = self.kind else { return String::new() };
+        let client_id = format!("{device}-{}", self.next);
+        self.next += 1;
+        let body = Some(chat::Body { kind: Some(chat::body::Kind::Text(text.to_owned())) });
+        let (conversation, reply_to) = (format!("@{user}"), None);
+        let send = chat::Send { client_id: client_id.clone(), conversation, body, reply_to };
+        let frame = client_frame::Frame::Send(send);
+        truth.sent.insert((me, client_id.clone()), frame.clone());
+        self.queue_deed(&client_id, frame.clone());
+        self.unacked.push_back((client_id.clone(), frame));
+        client_id
+    }
+
+    /// Says that something of the user's inbox was read.
+    fn read_something(&mut self, user: u64, random: &mut Random, truth: &Truth) {
+        let head = truth.head(user);
+        if head == 0 {
+            return;
+        }
+        let entry = truth.inbox.get(&(user, 1 + random.below(head))).and_then(|entry| entry.kind.as_ref());
+        if let Some(chat::entry::Kind::Message(message)) = entry {
+            let (conversation, up_to) = (message.conversation.clone(), message.seq);
+            self.queue_frame(client_frame::Frame::Read(chat::Read { conversation, up_to }));
         }
     }
 
@@ -303,6 +407,20 @@ impl Peer {
 
     /// Writes what it has, as much as the network takes, and reads what has come. True when something happened.
     pub(crate) fn step(&mut self, truth: &mut Truth) -> Result<bool, Broken> {
+        if self.again_in > 0 {
+            self.again_in -= 1;
+            if self.again_in == 0 {
+                self.try_again();
+                if std::mem::take(&mut self.syncs_again) && self.place != Place::Before {
+                    self.queue_sync(self.reached());
+                }
+            }
+        }
+        if self.is_live
+            && let Some(question) = self.survey.as_mut().and_then(Survey::next_question)
+        {
+            self.queue_frame(question);
+        }
         let Some(socket) = &mut self.socket else { return Ok(false) };
         let mut moved = false;
         if !self.out.is_empty() {
@@ -392,7 +510,13 @@ impl Peer {
     /// Close codes that say nothing against the client: it was not heard in time, the server restarts, or an earlier
     /// connection of its own was slower.
     fn is_excused(&self, code: u16) -> bool {
-        let late = [CloseCode::GOING_AWAY.0, close::HELLO_TIMEOUT.code, close::HEARTBEAT_TIMEOUT.code];
+        let late = [
+            CloseCode::GOING_AWAY.0,
+            close::HELLO_TIMEOUT.code,
+            close::HEARTBEAT_TIMEOUT.code,
+            close::STORAGE.code,
+            close::OVERLOADED.code,
+        ];
         (self.has_forerunner && code == close::REPLACED.code)
             || (!self.in_peace && (late.contains(&code) || code == CloseCode::SERVICE_RESTART.0))
     }
@@ -406,6 +530,14 @@ impl Peer {
                     format!("user {user} was welcomed as {}", welcome.user)
                 })?;
                 self.head_rev = self.head_rev.max(welcome.head);
+                // What was confirmed may be lost with the power, but nothing is taken for confirmed that was not.
+                let most = self.confirmed.max(self.last);
+                ensure(Invariant::Dense, welcome.cursor <= most, || {
+                    format!(
+                        "{:?} was welcomed at {}, but has had no more than {most}",
+                        self.kind, welcome.cursor
+                    )
+                })?;
                 if self.place == Place::Before {
                     self.place = Place::At(welcome.cursor);
                     self.is_live = welcome.cursor == welcome.head;
@@ -419,7 +551,7 @@ impl Peer {
                 };
                 *asked -= 1;
                 self.unacked.retain(|(client_id, ..)| *client_id != accepted.client_id);
-                truth.accepts(user, &accepted.client_id, accepted.message_id, accepted.seq)?;
+                truth.accepts(user, &accepted)?;
             }
             Some(server_frame::Frame::Event(event)) => {
                 self.advance(event.rev)?;
@@ -433,11 +565,36 @@ impl Peer {
                 }
                 self.is_live = page.live && page.head == self.reached();
             }
+            Some(server_frame::Frame::Snapshot(part)) => self.take_part(user, part, truth)?,
+            Some(server_frame::Frame::Receipts(receipts)) => {
+                for member in &receipts.members {
+                    self.hear_mark(&receipts.conversation, member, truth)?;
+                }
+            }
+            Some(server_frame::Frame::Typing(typing)) => {
+                ensure(Invariant::Visible, typing.user != user, || {
+                    format!("user {user} is told that user {user} is writing")
+                })?;
+            }
+            Some(server_frame::Frame::People(people)) if people.changed => {
+                self.blocks.extend(people.people.iter().map(|person| (person.user, person.blocked)));
+            }
+            Some(server_frame::Frame::Conversations(list)) => {
+                if let Some(survey) = &mut self.survey {
+                    survey.hear_list(user, list, truth);
+                }
+            }
+            Some(server_frame::Frame::History(history)) => {
+                if let Some(survey) = &mut self.survey {
+                    survey.hear_history(user, history, truth);
+                }
+            }
             Some(server_frame::Frame::Pong(pong)) => {
                 if let Place::Syncing { after, nonce, candidate } = self.place
                     && pong.nonce == nonce
                 {
                     self.place = Place::Settling { after, candidate };
+                    self.parts_are_doubtful = !self.parts.is_empty();
                 }
             }
             Some(server_frame::Frame::Gap(gap)) => {
@@ -457,11 +614,104 @@ impl Peer {
                 self.queue_sync(after);
             }
             Some(server_frame::Frame::Error(error)) => {
-                ensure(Invariant::Courtesy, error.code == "rate_limited" || self.wrong, || {
-                    format!("an honest user {user} got the error {}: {}", error.code, error.message)
-                })?;
+                self.hear_error(user, &error, truth)?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn hear_error(&mut self, user: u64, error: &chat::Error, truth: &mut Truth) -> Result<(), Broken> {
+        let honest = |holds: bool| {
+            ensure(Invariant::Courtesy, holds, || {
+                format!("an honest user {user} got the error {}: {}", error.code, error.message)
+            })
+        };
+        if self.wrong {
+            return Ok(());
+        }
+        if error.client_id.is_empty() {
+            // Reading in a group that one has left meanwhile, and what disks do.
+            let gone = [error_code::UNKNOWN_CONVERSATION, error_code::UNKNOWN_MESSAGE];
+            if deed::for_now(&error.code) {
+                // It may have been a sync.
+                self.again_in = AGAIN_AFTER;
+                self.syncs_again = true;
+            }
+            let is_gone = gone.contains(&error.code.as_str());
+            if is_gone && let Some(survey) = self.survey.as_mut().filter(|survey| !survey.is_done()) {
+                return honest(survey.hear_refusal(user, truth));
+            }
+            return honest(deed::for_now(&error.code) || is_gone);
+        }
+        let Some(at) = self.unacked.iter().position(|(client_id, _)| *client_id == error.client_id) else {
+            // Sent again, and answered twice.
+            return honest(self.asked.contains_key(&error.client_id));
+        };
+        let Some(asked) = self.asked.get_mut(&error.client_id).filter(|asked| **asked > 0) else {
+            let how = format!("user {user} got one more error for {}", error.client_id);
+            return Err(Invariant::Answers.is_broken(how));
+        };
+        *asked -= 1;
+        match deed::refusal(&self.unacked[at].1, &error.code, user, truth) {
+            Refusal::ForNow => self.again_in = AGAIN_AFTER,
+            Refusal::ForGood => {
+                truth.refuses(user, &error.client_id, &error.code)?;
+                self.unacked.remove(at);
+            }
+            Refusal::Wrong => return honest(false),
+        }
+        Ok(())
+    }
+
+    /// Somebody has read on; on one connection nobody reads less than before.
+    fn hear_mark(
+        &mut self,
+        conversation: &str,
+        member: &chat::MemberReceipt,
+        truth: &mut Truth,
+    ) -> Result<(), Broken> {
+        // In groups one may leave, and begin anew.
+        if conversation.starts_with('g') {
+            return Ok(());
+        }
+        let told = self.told.entry((conversation.to_owned(), member.user)).or_default();
+        let before = std::mem::replace(told, member.read);
+        truth.reads(conversation, member.user, member.read);
+        ensure(Invariant::OneStory, before <= member.read && member.read <= member.delivered, || {
+            format!("{:?} had read {conversation} up to {before}, and now {member:?}", self.kind)
+        })
+    }
+
+    /// A part of a snapshot.
+    fn take_part(&mut self, user: u64, part: chat::Snapshot, truth: &mut Truth) -> Result<(), Broken> {
+        self.head_rev = self.head_rev.max(part.rev);
+        if self.parts_rev != part.rev {
+            self.parts.clear();
+        }
+        self.parts_rev = part.rev;
+        self.parts.extend(part.conversations);
+        let before = match self.place {
+            Place::Before => return Err(Invariant::Dense.is_broken("a snapshot before `welcome`".to_owned())),
+            Place::At(last) => last,
+            Place::Syncing { after, .. } | Place::Settling { after, .. } => after,
+        };
+        ensure(Invariant::Dense, part.rev >= before, || {
+            format!("a snapshot of rev {} follows rev {before}", part.rev)
+        })?;
+        if !part.end {
+            return Ok(());
+        }
+        let parts = std::mem::take(&mut self.parts);
+        match &mut self.place {
+            Place::Syncing { candidate, .. } => *candidate = part.rev,
+            _ => {
+                if !std::mem::take(&mut self.parts_are_doubtful) {
+                    truth.lists.push((user, part.rev, parts));
+                }
+                self.place = Place::At(part.rev);
+                self.last = part.rev;
+            }
         }
         Ok(())
     }
@@ -473,6 +723,7 @@ impl Peer {
             Place::At(last) => {
                 ensure(Invariant::Dense, rev == *last + 1, || format!("rev {rev} follows {last}"))?;
                 *last = rev;
+                self.last = self.last.max(rev);
                 Ok(())
             }
             Place::Syncing { after, candidate, .. } => {
@@ -486,13 +737,14 @@ impl Peer {
                     format!("rev {rev} follows a sync from {after}, answered up to {candidate}")
                 })?;
                 self.place = Place::At(rev);
+                self.last = self.last.max(rev);
                 Ok(())
             }
         }
     }
 
     /// The last `rev` of an unbroken row.
-    fn reached(&self) -> u64 {
+    pub(crate) fn reached(&self) -> u64 {
         match self.place {
             Place::Before => 0,
             Place::At(last) => last,
@@ -502,25 +754,10 @@ impl Peer {
 
     fn see(&mut self, user: u64, event: &chat::Event, truth: &mut Truth) -> Result<(), Broken> {
         self.head_rev = self.head_rev.max(event.rev);
-        let message = event.entry.as_ref().and_then(|entry| entry.kind.as_ref());
-        let Some(chat::entry::Kind::Message(message)) = message else {
+        let entry = event.entry.as_ref().filter(|entry| entry.kind.is_some());
+        let Some(entry) = entry else {
             return Err(Invariant::OneStory.is_broken(format!("rev {} of user {user} is empty", event.rev)));
         };
-        let text = match message.body.as_ref().and_then(|body| body.kind.as_ref()) {
-            Some(chat::body::Kind::Text(text)) => text.clone(),
-            other => {
-                let how = format!("rev {} of user {user} says {other:?}", event.rev);
-                return Err(Invariant::OneStory.is_broken(how));
-            }
-        };
-        let seen = Seen {
-            conversation: message.conversation.clone(),
-            seq: message.seq,
-            message_id: message.message_id,
-            sender: message.sender,
-            client_id: message.client_id.clone(),
-            text,
-        };
-        truth.sees(user, event.rev, seen)
+        truth.sees(user, event.rev, entry)
     }
 }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holdfast_reactor::sim::FaultCounts;
 
+use crate::cluster::TroubleCounts;
 use crate::truth::Broken;
 use crate::world::World;
 
@@ -19,6 +20,7 @@ pub(crate) struct Run {
     pub(crate) events: u64,
     pub(crate) hash: u64,
     pub(crate) faults: FaultCounts,
+    pub(crate) troubles: TroubleCounts,
     pub(crate) trace: Vec<String>,
     pub(crate) failure: Option<Failure>,
 }
@@ -66,9 +68,9 @@ pub(crate) fn run(seed: u64, trace: bool) -> Run {
         Ok(Err(broken)) => Some(Failure::Broken(broken)),
         Err(_) => Some(Failure::Other(LAST_PANIC.take())),
     };
-    let (events, faults) = (world.events(), world.network.fault_counts());
+    let (events, faults, troubles) = (world.events(), world.network.fault_counts(), world.troubles());
     if failure.is_none() && (events < EVENTS_PER_SEED || faults.total() < FAULTS_PER_SEED) {
         failure = Some(Failure::Other(format!("only {events} events and {} faults", faults.total())));
     }
-    Run { events, hash: world.network.trace_hash(), faults, trace: world.network.trace(), failure }
+    Run { events, hash: world.network.trace_hash(), faults, troubles, trace: world.network.trace(), failure }
 }
