@@ -167,10 +167,16 @@ impl Actor {
                 let limit = [0, 1, 7, 100][self.below(4)];
                 Act::Sync { back: back.into(), limit, every_entry: self.once_in(2) }
             }
-            940..980 => Act::Ack,
+            940..978 => Act::Ack,
             // Who is not in a group gets an error without a name for it, which would be taken for a question's answer; in
             // direct conversations both always are.
-            980..985 => match self.friend(user) {
+            // Of some pairs: all the others must see everything. Both ways, for either may write to the other.
+            978..981 => match self.acquaintance(user).filter(|other| (user + other).is_multiple_of(3)) {
+                Some(user) if self.once_in(3) => Act::Say(Frame::Block(chat::Block { user })),
+                Some(user) => Act::Say(Frame::Unblock(chat::Unblock { user })),
+                None => Act::Ack,
+            },
+            981..985 => match self.friend(user) {
                 Some(friend) => {
                     let conversation = format!("@{friend}");
                     let stopped = self.once_in(2);
@@ -203,6 +209,18 @@ impl Actor {
         let count = self.users.len() as u64;
         let at = self.users.iter().position(|&it| it == user)? as u64;
         let other = self.users[((at + 1 + u64::from(self.random.below(FRIENDS as u32))) % count) as usize];
+        (other != user).then_some(other)
+    }
+
+    /// Somebody who writes to the user directly, or to whom the user writes.
+    fn acquaintance(&mut self, user: u64) -> Option<u64> {
+        if self.once_in(4) {
+            return self.friend(user);
+        }
+        let count = self.users.len() as u64;
+        let at = self.users.iter().position(|&it| it == user)? as u64;
+        let back = (1 + u64::from(self.random.below(FRIENDS as u32))) % count;
+        let other = self.users[((at + count - back) % count) as usize];
         (other != user).then_some(other)
     }
 

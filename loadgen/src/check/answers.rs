@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use holdfast_protocol::chat::{self, Role, client_frame, server_frame};
 use holdfast_protocol::id::ConversationId;
 
-use super::inbox::Listed;
+use super::inbox::{Inbox, Listed};
 use super::judge::{Judge, describe};
 use super::log::{Log, Member, parts};
 use super::observation::DeviceIndex;
@@ -209,11 +209,46 @@ impl Judge {
                 ((last + 1).saturating_sub(most).max(visible_from), last)
             }
         };
-        let wanted: Vec<u64> = (first..=last).collect();
+        let visible = self.visible_to(user, conversation);
+        let wanted: Vec<u64> = match &visible {
+            None => (first..=last).collect(),
+            Some(visible) => {
+                let visible = &visible[..visible.partition_point(|&seq| seq <= history.head)];
+                match asked.after {
+                    Some(after) => {
+                        let behind = visible.iter().copied().filter(|&seq| seq > after);
+                        behind.take(most as usize).collect()
+                    }
+                    None => {
+                        let before = asked.before.unwrap_or(u64::MAX);
+                        let end = visible.partition_point(|&seq| seq < before);
+                        visible[end.saturating_sub(most as usize)..end].to_vec()
+                    }
+                }
+            }
+        };
+        let is_last = match &visible {
+            None => {
+                if forward {
+                    last >= history.head
+                } else {
+                    first <= visible_from
+                }
+            }
+            Some(visible) => {
+                let edge = if forward { wanted.last() } else { wanted.first() };
+                let further = |&&seq: &&u64| match edge {
+                    Some(&edge) if forward => seq > edge && seq <= history.head,
+                    Some(&edge) => seq < edge,
+                    None => false,
+                };
+                !visible.iter().any(|seq| further(&seq))
+            }
+        };
         // What is too much for one answer is left out at the far end.
         let fits = if forward { wanted.starts_with(&seqs) } else { wanted.ends_with(&seqs) };
         let is_whole = seqs.len() == wanted.len();
-        let end = is_whole && if forward { last >= history.head } else { first <= visible_from };
+        let end = is_whole && is_last;
         if !fits || (seqs.is_empty() && !wanted.is_empty()) || history.end != end {
             let is_too_early = seqs.first().is_some_and(|&seq| seq < visible_from);
             let contract = if is_too_early { Contract::Visibility } else { Contract::Durable };
@@ -228,7 +263,8 @@ impl Judge {
             return self.accuse(contract, what, facts);
         }
         for message in &history.messages {
-            let changes = log.changes_of(message.seq);
+            let is_seen = |by: &u64| visible.as_ref().is_none_or(|visible| visible.binary_search(by).is_ok());
+            let changes: Vec<u64> = log.changes_of(message.seq).iter().copied().filter(is_seen).collect();
             let by = changes[..changes.partition_point(|&by| by <= history.head)].last().copied();
             if log.as_changed(message.seq, by).as_ref() != Some(message) {
                 let change = by.unwrap_or(message.seq);
@@ -369,7 +405,7 @@ impl Judge {
                 if found.is_some() {
                     break;
                 }
-                found = self.wrong_state(user, *conversation, state, listed, is_snapshot).map(|what| {
+                found = self.wrong_state(user, &inbox, *conversation, state, listed, is_snapshot).map(|what| {
                     format!("a {name} of user {user} at rev {rev} tells {conversation} otherwise than the inbox: {what}")
                 });
             }
@@ -388,6 +424,7 @@ impl Judge {
     fn wrong_state(
         &self,
         user: u64,
+        inbox: &Inbox,
         conversation: ConversationId,
         state: &chat::ConversationState,
         listed: &Listed,
@@ -424,6 +461,10 @@ impl Judge {
         } else {
             (listed.said > 0).then_some(listed.said).into_iter().collect()
         };
+        let visible = self.blocks.is_split(conversation).then(|| inbox.seqs_of(conversation));
+        if let Some(visible) = &visible {
+            wanted.retain(|seq| visible.binary_search(seq).is_ok());
+        }
         // What was changed after the user had gone is left out, also when that was after the `rev` and before the answer;
         // whether it was yet, only the server knows.
         let later = (listed.seq + 1..).map_while(|seq| log.event(seq));
@@ -444,7 +485,8 @@ impl Judge {
         }
         for message in &state.messages {
             // As it was when it was told: at the `rev`, or a little later.
-            let changes = log.changes_of(message.seq);
+            let is_seen = |by: &u64| visible.as_ref().is_none_or(|visible| visible.binary_search(by).is_ok());
+            let changes: Vec<u64> = log.changes_of(message.seq).iter().copied().filter(is_seen).collect();
             let by_then = changes.partition_point(|&by| by <= listed.seq);
             let is_known = match message.changed_by {
                 None => by_then == 0,

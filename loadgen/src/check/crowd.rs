@@ -555,6 +555,11 @@ impl Crowd {
                 }
             }
         }
+        // Connections that end, or are slow, keep nothing from arriving within the server.
+        if !matches!(fault, Fault::Reset | Fault::Slow) {
+            let until_ms = self.lasting.map_or(0, |lasting| lasting.until_ms).max(self.now_ms());
+            self.judge.disturbed(now_ms, until_ms);
+        }
         Ok(())
     }
 
@@ -567,7 +572,7 @@ impl Crowd {
 
     /// Ends what takes its time.
     fn end_lasting(&mut self) -> Result<(), CheckError> {
-        let Some(Lasting { fault, .. }) = self.lasting.take() else { return Ok(()) };
+        let Some(Lasting { fault, until_ms }) = self.lasting.take() else { return Ok(()) };
         match fault {
             Fault::Stop => self.server.suspend(false)?,
             Fault::Full => self.tell_disk("heal")?,
@@ -584,6 +589,7 @@ impl Crowd {
             }
             _ => {}
         }
+        self.judge.disturbed(until_ms, self.now_ms());
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use holdfast_protocol::chat::{self, Role, body};
 use holdfast_protocol::id::ConversationId;
 
+use super::blocks::Blocks;
 use super::log::{Log, Sighting, joins, kind_of, parts, says_something};
 
 /// An entry, without what the log says.
@@ -148,6 +149,7 @@ impl Inbox {
         &mut self,
         user: u64,
         logs: &BTreeMap<ConversationId, Log>,
+        blocks: &Blocks,
     ) -> Option<(u64, Option<Misfit>)> {
         let entry = (*self.entries.get(self.prefix as usize)?)?;
         self.prefix += 1;
@@ -160,6 +162,10 @@ impl Inbox {
                 });
                 let before = self.places.get(&conversation).copied();
                 let misfit = self.fit(conversation, seq, joins, before);
+                // What only the other one of two sees is not there.
+                let misfit = misfit.filter(|misfit| {
+                    !(matches!(misfit, Misfit::Hole { .. }) && blocks.is_split(conversation))
+                });
                 if before.is_none_or(|before| before.seq < seq) {
                     self.places.insert(conversation, Place { seq, rev, gone });
                 }
@@ -220,6 +226,17 @@ impl Inbox {
             });
         }
         None
+    }
+
+    /// The events of a conversation that stand in the prefix, in their order.
+    pub(crate) fn seqs_of(&self, wanted: ConversationId) -> Vec<u64> {
+        let entries = self.entries.iter().take(self.prefix as usize).flatten();
+        entries
+            .filter_map(|entry| match entry.item {
+                Item::Message { conversation, seq } if conversation == wanted => Some(seq),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Where one of these events stands behind the prefix.

@@ -19,6 +19,7 @@ use holdfast_protocol::chat::{
 use holdfast_protocol::id::{ConversationId, UserId};
 
 use super::answers::{Deferred, Question};
+use super::blocks::Blocks;
 use super::inbox::{Entry, Inbox, Item, Misfit};
 use super::log::{Event, Log, Sighting, kind_of};
 use super::observation::{Device, DeviceIndex, LineNumber, Observation, What};
@@ -29,23 +30,23 @@ const VIOLATIONS_MAX: usize = 1_000;
 
 /// Something that a device wants done, under a name of its own.
 #[derive(Debug)]
-struct Request {
-    frame: client_frame::Frame,
-    sent_ms: u64,
+pub(super) struct Request {
+    pub(super) frame: client_frame::Frame,
+    pub(super) sent_ms: u64,
     sent: u32,
     refused: u32,
     refused_ms: u64,
     /// What was known of the conversation when it was sent first.
     known: u64,
-    accepted: Option<Accepted>,
+    pub(super) accepted: Option<Accepted>,
     seen: Option<(ConversationId, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Accepted {
+pub(super) struct Accepted {
     message_id: u64,
     seq: u64,
-    at_ms: u64,
+    pub(super) at_ms: u64,
 }
 
 /// What is known of one connection.
@@ -100,11 +101,11 @@ pub(super) struct Mark {
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     pub(super) devices: Vec<Device>,
-    by_name: HashMap<(u64, String), DeviceIndex>,
+    pub(super) by_name: HashMap<(u64, String), DeviceIndex>,
     lines: HashMap<LineNumber, Line>,
     pub(crate) logs: BTreeMap<ConversationId, Log>,
     pub(crate) inboxes: BTreeMap<u64, Inbox>,
-    requests: HashMap<(DeviceIndex, String), Request>,
+    pub(super) requests: HashMap<(DeviceIndex, String), Request>,
     /// Acknowledged, and not seen yet.
     owed: BTreeSet<(DeviceIndex, String)>,
     ids: HashMap<u64, (ConversationId, u64)>,
@@ -112,6 +113,7 @@ pub(crate) struct Judge {
     /// How far each device has acknowledged its inbox.
     acked: HashMap<DeviceIndex, u64>,
     pub(super) deferred: Vec<Deferred>,
+    pub(super) blocks: Blocks,
     violations: Vec<Violation>,
     pub(crate) counts: Counts,
 }
@@ -196,7 +198,7 @@ impl Judge {
         self.logs.get(&conversation).map_or(0, |log| log.known)
     }
 
-    fn conversation(&self, device: DeviceIndex, text: &str) -> Option<ConversationId> {
+    pub(super) fn conversation(&self, device: DeviceIndex, text: &str) -> Option<ConversationId> {
         parse_conversation(text, UserId(self.user(device))).ok()
     }
 
@@ -237,6 +239,8 @@ impl Judge {
                 line.resyncs.push_back(sync.after);
                 line.every_entry = sync.every_entry;
             }
+            Frame::Block(block) => self.blocks.asked(user, block.user, true, at_ms),
+            Frame::Unblock(unblock) => self.blocks.asked(user, unblock.user, false, at_ms),
             Frame::Ack(ack) => {
                 let acked = self.acked.entry(device).or_default();
                 *acked = ack.rev.max(*acked);
@@ -319,13 +323,14 @@ impl Judge {
                 let answer = Box::new(frame.clone());
                 self.deferred.push(Deferred::Answer { at_ms, device, question, answer });
             }
-            // Nobody here watches or blocks anybody, or asks for devices.
-            Frame::Drain(_)
-            | Frame::Pong(_)
-            | Frame::Typing(_)
-            | Frame::Presence(_)
-            | Frame::Devices(_)
-            | Frame::People(_) => {}
+            Frame::People(people) => {
+                let user = self.user(device);
+                for person in people.people.iter().filter(|_| people.changed) {
+                    self.blocks.told(user, person.user, person.blocked, at_ms);
+                }
+            }
+            // Nobody here watches anybody, or asks for devices.
+            Frame::Drain(_) | Frame::Pong(_) | Frame::Typing(_) | Frame::Presence(_) | Frame::Devices(_) => {}
         }
     }
 
@@ -469,7 +474,7 @@ impl Judge {
 
     fn advance_inbox(&mut self, user: u64) {
         while let Some((rev, misfit)) =
-            self.inboxes.get_mut(&user).and_then(|inbox| inbox.advance(user, &self.logs))
+            self.inboxes.get_mut(&user).and_then(|inbox| inbox.advance(user, &self.logs, &self.blocks))
         {
             if let Some(misfit) = misfit {
                 self.misfit(user, rev, &misfit);
@@ -479,7 +484,9 @@ impl Judge {
                 continue;
             };
             let read = self.logs.get(&conversation).and_then(|log| log.event(up_to));
-            if self.marks.get(&(conversation, user)).is_none_or(|mark| mark.sent < up_to) {
+            // Where somebody was blocked, the mark moves by itself over what the user did not see.
+            let moves_alone = self.blocks.is_split(conversation);
+            if !moves_alone && self.marks.get(&(conversation, user)).is_none_or(|mark| mark.sent < up_to) {
                 let facts = self.seen_entry(user, rev).into_iter().collect();
                 let what = format!("no device of user {user} has said that it read so far");
                 self.accuse(Contract::ReadMarks, what, facts);
@@ -545,7 +552,7 @@ impl Judge {
     }
 
     /// What is known of an event: who sent it, what was promised, who has seen it.
-    fn story_of(&self, conversation: ConversationId, seq: u64) -> Vec<Fact> {
+    pub(super) fn story_of(&self, conversation: ConversationId, seq: u64) -> Vec<Fact> {
         let Some(event) = self.logs.get(&conversation).and_then(|log| log.event(seq)) else {
             return Vec::new();
         };
@@ -665,7 +672,7 @@ impl Judge {
         }
     }
 
-    fn fact_of_request(&self, key: &(DeviceIndex, String)) -> Fact {
+    pub(super) fn fact_of_request(&self, key: &(DeviceIndex, String)) -> Fact {
         let Some(request) = self.requests.get(key) else { return self.fact(0, key.0, "sent nothing") };
         let times = if request.sent > 1 { format!(", {} times in all", request.sent) } else { String::new() };
         self.fact(request.sent_ms, key.0, format!("sent {}{times}", describe_request(&request.frame)))
@@ -745,6 +752,9 @@ impl Judge {
                     request.refused += 1;
                     request.refused_ms = at_ms;
                 }
+                if error.code == error_code::BLOCKED {
+                    self.refused_as_blocked(at_ms, device, &error.client_id);
+                }
             }
             return;
         }
@@ -800,7 +810,7 @@ impl Judge {
                     format!("got `receipts`: user {user} has read {conversation} up to {read}"),
                 )
             };
-            if read > sent {
+            if read > sent && !self.blocks.is_split(conversation) {
                 let facts = vec![fact()];
                 let what = format!("user {user} never said to have read {conversation} farther than {sent}");
                 self.accuse(Contract::ReadMarks, what, facts);
@@ -844,7 +854,9 @@ impl Judge {
             let has =
                 inbox.places.get(&log.conversation).map_or(0, |place| if place.gone { 0 } else { place.seq });
             let has = has.max(member.joined.saturating_sub(1));
-            (has < log.prefix).then_some((user, has))
+            let is_late = has < log.prefix
+                && (!self.blocks.is_split(log.conversation) || self.misses_some(log, user, has));
+            is_late.then_some((user, has))
         })
     }
 
@@ -901,6 +913,7 @@ impl Judge {
         for (contract, what, facts) in found {
             self.accuse(contract, what, facts);
         }
+        self.settle_blocks();
         self.settle_answers();
     }
 }

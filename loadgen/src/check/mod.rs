@@ -12,6 +12,7 @@
 
 mod actor;
 mod answers;
+mod blocks;
 pub(crate) mod crowd;
 pub(crate) mod device;
 pub(crate) mod disk;
