@@ -23,8 +23,7 @@ export function fillRow(node, { kind, text, message, shown }) {
 }
 
 function fillMessage(node, message, shown) {
-  const { isFirst, mine, sender, state, quote, readers, text } = shown;
-  const isRead = readers?.read > 0;
+  const { isFirst, mine, sender, state, quote, marks, text } = shown;
   const classes = [
     "message",
     isFirst && "first",
@@ -32,11 +31,11 @@ function fillMessage(node, message, shown) {
     sender && "named",
     state === "sending" && "waiting",
     state === "failed" && "failed",
-    isRead && "read",
     shown.change,
   ];
   node.className = classes.filter(Boolean).join(" ");
   node.dataset.state = state;
+  node.dataset.ticks = marks && (state === "accepted" || state === "delivered") ? marks.ticks : "";
   // Ticks change while the message stays: a screen reader must not read it again.
   const said = JSON.stringify([isFirst, sender, text, quote]);
   if (node.dataset.said !== said) {
@@ -83,7 +82,7 @@ function quoteNode({ who, from, text }, seq) {
 }
 
 /** What stands under or behind a message. */
-function footOf(message, { mine, state, change, readers, readersSaid, why }) {
+function footOf(message, { state, change, marks, why }) {
   if (state === "failed") {
     return [
       element("span", { textContent: `Not sent: ${why}` }),
@@ -105,9 +104,9 @@ function footOf(message, { mine, state, change, readers, readersSaid, why }) {
     element("time", { dateTime: new Date(message.time).toISOString(), textContent: clockTime(message.time) }),
   ];
   if (change === "edited") parts.unshift(element("span", { textContent: "edited" }));
-  if (readersSaid)
-    parts.unshift(element("button", { type: "button", className: "link readers", textContent: readersSaid }));
-  if (!mine) return parts;
+  if (!marks) return parts;
   if (state === "sending" || state === "changing") return [...parts, ...icon(CLOCK, "sending")];
-  return [...parts, ...(readers?.read > 0 ? icon(TICKS, "read", 16) : icon(TICK, "sent"))];
+  const { ticks, said } = marks;
+  const drawn = element("span", { className: "ticks" }, ...icon(ticks === "sent" ? TICK : TICKS, said ? "" : ticks, 16));
+  return [...parts, said ? element("button", { type: "button", className: "link readers" }, said, drawn) : drawn];
 }

@@ -33,7 +33,7 @@ export function rowsOf(diary, key) {
       unsent: entry,
     }));
   const bySeq = new Map(conversation.messages.map((message) => [message.seq, message]));
-  const readers = readersOf(diary, key);
+  const marks = marksOf(diary, key);
   const rows = [];
   let day = null;
   let before = null;
@@ -72,7 +72,7 @@ export function rowsOf(diary, key) {
       hasMenu: Object.values(can).some(Boolean),
       state: message.unsent?.state ?? (pending ? "changing" : "delivered"),
       why: message.unsent?.why,
-      readers: mine && message.seq ? readers(message.seq) : null,
+      marks: mine ? marks(message.seq) : null,
       quote:
         message.replyTo && !isDeleted
           ? quoteOf({ ...bySeq.get(message.replyTo), ...changes.get(message.replyTo) }, me)
@@ -85,22 +85,35 @@ export function rowsOf(diary, key) {
   return rows;
 }
 
-/** By a message's `seq`: how many of the others have read it, of how many. */
-function readersOf(diary, key) {
+/**
+ * By the `seq` of a message of one's own, or undefined while it has none: `{ticks, readers, said}`. One tick (`sent`):
+ * it is on the server; two (`arrived`): at everybody else in the conversation; two that shine (`read`): they have all
+ * read it. In a group, `readers` says how many have.
+ */
+function marksOf(diary, key) {
   const { marks } = diary.with(key);
-  const others = diary.others(key);
-  const reads = others.map((user) => marks[user]?.read ?? 0);
-  return (seq) => ({ read: reads.filter((read) => read >= seq).length, of: others.length, isGroup: isGroup(key) });
+  const others = diary.others(key).map((user) => marks[user] ?? { read: 0, delivered: 0 });
+  return (seq) => {
+    const readers = others.filter(({ read }) => read >= seq).length;
+    // Of a group of which the members are not known yet, nothing is known.
+    const isAll = (count) => count > 0 && count === others.length;
+    const isArrived = isAll(others.filter(({ delivered }) => delivered >= seq).length);
+    return {
+      ticks: isAll(readers) ? "read" : isArrived ? "arrived" : "sent",
+      readers: isGroup(key) ? readers : 0,
+      said: "",
+    };
+  };
 }
 
 /** The words "read by 3" stand at the last of the messages of which that is true; the others have their ticks. */
 function sayReadersOnce(rows) {
   let said = 0;
-  for (const { mine, shown } of rows.toReversed()) {
-    const { readers } = shown ?? {};
-    if (!mine || !readers?.isGroup || readers.read === said) continue;
-    said = readers.read;
-    shown.readersSaid = said === readers.of ? "read by all" : `read by ${said}`;
+  for (const { shown } of rows.toReversed()) {
+    const { marks } = shown ?? {};
+    if (!marks || marks.readers === 0 || marks.readers === said) continue;
+    said = marks.readers;
+    marks.said = marks.ticks === "read" ? "read by all" : `read by ${said}`;
   }
 }
 

@@ -190,7 +190,7 @@ async function main(browser) {
     await ben.locator("#conversations button", { hasText: "Are you coming tonight?" }).click();
     await sees(ben, "Are you coming tonight?");
     // He has it open, and she sees that.
-    await ana.locator("li.message.mine.read", { hasText: "Are you coming tonight?" }).waitFor();
+    await ana.locator("li.message[data-ticks=read]", { hasText: "Are you coming tonight?" }).waitFor();
     await say(ben, "Sure <3 I bring olives & café crème");
     await sees(ana, "Sure <3 I bring olives & café crème");
 
@@ -270,7 +270,7 @@ async function main(browser) {
     const laptop = await openTab(other, url, complaints);
     await comeIn(laptop, "Ben");
     // What he has read on his phone is not new on his laptop.
-    await ana.locator("li.message.mine.read.deleted").waitFor();
+    await ana.locator("li.message.deleted[data-ticks=read]").waitFor();
     await laptop.locator("#conversations button").first().waitFor();
     await laptop.locator("#conversations .unread").waitFor({ state: "detached" });
     await laptop.locator("#conversations button").first().click();

@@ -169,7 +169,7 @@ async function main(browser) {
     // What one says, all hear; who has it open has read it, and she sees who.
     await say(laptop, "The tomatoes arrive on Saturday. Who can be there at nine?");
     for (const page of [ben, cleo, dan]) await sees(page, "The tomatoes arrive on Saturday. Who can be there at nine?");
-    await laptop.locator("li.message.mine.read").waitFor();
+    await laptop.locator("li.message[data-ticks=read]").waitFor();
     await laptop.locator(".readers", { hasText: "read by all" }).click();
     await laptop.waitForFunction(() => document.querySelectorAll('#readers-list [data-how="Read"]').length === 3);
     await shot(laptop, "readers-desktop");
