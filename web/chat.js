@@ -5,7 +5,8 @@
 //   link.js       between diary, view and the library's client, which speaks to the server
 //   page.js       what is open, and when to draw it
 //   list.js       the left column; thread.js, rows.js, message.js, composer.js, menu.js   the open conversation
-//   dialog.js     what opens over the page: new-group.js, members.js, readers.js
+//   person.js     what the other of a direct conversation is to the user, who in people.js all are
+//   dialog.js     what opens over the page: new-group.js, members.js, readers.js, settings.js with devices.js
 //   words.js      how things are said; dom.js   how they become elements
 
 import { Problem } from "/api.js";
@@ -21,7 +22,9 @@ import { drawMembers, listenToMembers } from "/members.js";
 import { listenToMenu } from "/menu.js";
 import { listenToNewGroup } from "/new-group.js";
 import { page } from "/page.js";
+import { drawPerson, listenToPerson } from "/person.js";
 import { drawReaders } from "/readers.js";
+import { drawSettings, listenToSettings } from "/settings.js";
 import { drawThread, listenToThread } from "/thread.js";
 
 async function enter(makeIdentity) {
@@ -103,7 +106,11 @@ function listenToDoors() {
 
 function listenToBrowser() {
   $("back").addEventListener("click", () => page.open(null));
-  $("trouble-retry").addEventListener("click", () => page.link?.hurry());
+  $("trouble-retry").addEventListener("click", () => {
+    const { link } = page;
+    if (link.state === "stopped" && !link.canResume) signOut();
+    else link.hurry();
+  });
   window.addEventListener("online", () => page.link?.hurry());
   window.addEventListener("offline", () => page.link?.hurry());
   window.addEventListener("focus", () => page.later());
@@ -121,7 +128,7 @@ function listenToBrowser() {
 
 async function main() {
   names.onLearn = () => page.later();
-  page.drawers = [drawStatus, drawList, drawThread, drawMembers, drawReaders];
+  page.drawers = [drawStatus, drawList, drawThread, drawPerson, drawMembers, drawReaders, drawSettings];
   page.onOpen = [closeDialogs, changeComposer];
   page.onOpened = [focusComposer, returnToList];
   listenToDoors();
@@ -133,6 +140,8 @@ async function main() {
   listenToDialogs();
   listenToNewGroup();
   listenToMembers();
+  listenToPerson();
+  listenToSettings();
   const remembered = tabDisk.read("holdfast.identity");
   const isAllowed = await areGuestsAllowed;
   offerToken(!isAllowed, isAllowed);

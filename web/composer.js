@@ -96,9 +96,9 @@ export function changeComposer(key, before) {
   showContext();
 }
 
-/** On a phone the text would bring up its keyboard. */
+/** On a phone the text would bring up its keyboard; and sometimes there is nothing to be written. */
 export function focusComposer(key) {
-  if (key !== null) $(isRoomy() ? "text" : "scroll").focus();
+  if (key !== null) $(isRoomy() && $("text").checkVisibility() ? "text" : "scroll").focus();
 }
 
 export function listenToComposer() {

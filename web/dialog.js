@@ -1,6 +1,7 @@
 // What all dialogs have in common, and the one that asks "are you sure?".
 
-import { $, say, setText } from "/dom.js";
+import { $, element, say, setText } from "/dom.js";
+import { page } from "/page.js";
 
 /** Runs what a form asks for; what goes wrong is said at `errorId`. True when nothing did. */
 export async function attempt(errorId, act, button = null) {
@@ -17,10 +18,28 @@ export async function attempt(errorId, act, button = null) {
   }
 }
 
-/** Asks whether that is meant. */
-export function confirm(question, yes) {
+/** A button at the end of a row of a dialog; what it does may take the row away, but not the focus with it. */
+export function rowButton(label, name, errorId, act, isBad = false) {
+  const button = element("button", {
+    type: "button",
+    className: isBad ? "quiet bad" : "quiet",
+    textContent: label,
+    "aria-label": `${label} ${name}`,
+  });
+  button.addEventListener("click", async () => {
+    const dialog = button.closest("dialog");
+    await attempt(errorId, act, button);
+    page.draw();
+    if (dialog.open) (button.isConnected ? button : dialog.querySelector(".close")).focus();
+  });
+  return button;
+}
+
+/** Asks whether that is meant; `detail` says what it does, where that is not plain. */
+export function confirm(question, yes, detail = "") {
   const dialog = $("confirm");
   setText($("confirm-question"), question);
+  say("confirm-detail", detail);
   setText($("confirm-yes"), yes);
   dialog.returnValue = "";
   dialog.showModal();

@@ -4,6 +4,7 @@
 import { Client } from "/holdfast-client.js";
 import { isGroup, nameOfKey } from "/diary.js";
 import { randomText } from "/disk.js";
+import { People } from "/people.js";
 
 /** How often a user who goes on writing says so, and how long others believe it. */
 const TYPING_AGAIN_MS = 3000;
@@ -62,6 +63,7 @@ export class Link {
       backoffFirstMs: 800,
       backoffMaxMs: 30000,
     });
+    link.people = new People(link.client, () => view.onChange());
     link.#listen();
     link.client.setAway(document.visibilityState === "hidden");
     link.client.connect();
@@ -103,7 +105,11 @@ export class Link {
     const { client } = this;
     client.on("state", (state) => this.#changed(state));
     client.on("live", () => this.#list());
-    client.on("gap", () => this.asked.clear());
+    client.on("people", (people) => this.people.take(people));
+    client.on("gap", () => {
+      this.asked.clear();
+      this.people.ask();
+    });
     client.on("accepted", ({ clientId, seq }) => {
       this.#settle(clientId, (entry) => {
         Object.assign(entry, { state: "accepted", seq: Number(seq) });
@@ -143,6 +149,7 @@ export class Link {
         this.liveSince = performance.now();
         this.asked.clear();
         this.stuck.clear();
+        this.people.ask();
         break;
       case "waiting":
         this.state = "waiting";
@@ -172,7 +179,7 @@ export class Link {
     const reasons = {
       1000: "The server closed the connection.",
       4003: "This device is open in another tab.",
-      4005: "This device was signed out from another one.",
+      4005: "This device was shut out from another one.",
     };
     this.why =
       reasons[code] ??

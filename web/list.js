@@ -36,8 +36,8 @@ export function drawStatus() {
     const away =
       seconds > 1 ? `The server is away. Trying again in ${seconds} s.` : "The server is away. Trying again…";
     setText($("trouble-text"), isStopped ? link.why : away);
-    $("trouble-retry").hidden = link.state === "connecting" || (isStopped && !link.canResume);
-    setText($("trouble-retry"), isStopped ? "Connect here" : "Try now");
+    $("trouble-retry").hidden = link.state === "connecting";
+    setText($("trouble-retry"), !isStopped ? "Try now" : link.canResume ? "Connect here" : "Sign in anew");
   }
   clearTimeout(countdown);
   if (link.state === "waiting") countdown = setTimeout(() => page.later(), 1000);

@@ -1,4 +1,5 @@
-// What can be done with a message: a menu beside it, by a click, a tap on the message, or the keyboard.
+// The menu that opens beside what it is about. Here also: what can be done with a message, by a click, a tap on the
+// message, or the keyboard.
 
 import { answer, edit } from "/composer.js";
 import { confirm } from "/dialog.js";
@@ -11,26 +12,14 @@ const EDGE_PIXELS = 8;
 /** Where the focus goes back to. */
 let opener = null;
 
-function open(row, from, place) {
-  const { message, can, mine } = row;
-  const { key, link } = page;
-  const items = [
-    can.reply && ["Answer", () => answer(message)],
-    can.edit && ["Edit", () => edit(message)],
-    can.readers && ["Who has read it", () => showReaders(key, message)],
-    can.delete && [
-      "Delete",
-      async () =>
-        (await confirm(`Delete ${mine ? "this message" : "somebody else’s message"} for everybody?`, "Delete")) &&
-        link.delete(key, message.seq),
-    ],
-  ].filter(Boolean);
-  if (items.length === 0) return;
+/** A menu of `{label, act, isBad}` at a place, opened by `from`; to the right edge of the place or to its left one. */
+export function showMenu(name, items, from, place, isRight) {
   const menu = $("menu");
+  menu.setAttribute("aria-label", name);
   menu.replaceChildren(
-    ...items.map(([label, act]) => {
+    ...items.map(({ label, act, isBad = false }) => {
       const item = element("button", { type: "button", textContent: label, role: "menuitem", tabIndex: -1 });
-      item.classList.toggle("bad", label === "Delete");
+      item.classList.toggle("bad", isBad);
       item.addEventListener("click", () => {
         menu.hidePopover();
         act();
@@ -43,10 +32,26 @@ function open(row, from, place) {
   const { offsetWidth: width, offsetHeight: height } = menu;
   const below = place.bottom + 4;
   const top = below + height > innerHeight - EDGE_PIXELS ? place.top - height - 4 : below;
-  const left = mine ? place.right - width : place.left;
+  const left = isRight ? place.right - width : place.left;
   menu.style.top = `${Math.max(EDGE_PIXELS, top)}px`;
   menu.style.left = `${Math.min(Math.max(EDGE_PIXELS, left), innerWidth - width - EDGE_PIXELS)}px`;
   menu.firstElementChild.focus();
+}
+
+function open(row, from, place) {
+  const { message, can, mine } = row;
+  const { key, link } = page;
+  const remove = async () => {
+    const whose = mine ? "this message" : "somebody else’s message";
+    if (await confirm(`Delete ${whose} for everybody?`, "Delete")) link.delete(key, message.seq);
+  };
+  const items = [
+    can.reply && { label: "Answer", act: () => answer(message) },
+    can.edit && { label: "Edit", act: () => edit(message) },
+    can.readers && { label: "Who has read it", act: () => showReaders(key, message) },
+    can.delete && { label: "Delete", isBad: true, act: remove },
+  ].filter(Boolean);
+  if (items.length > 0) showMenu("Message", items, from, place, mine);
 }
 
 export function listenToMenu() {

@@ -107,6 +107,8 @@ function footOf(message, { state, change, marks, why }) {
   if (!marks) return parts;
   if (state === "sending" || state === "changing") return [...parts, ...icon(CLOCK, "sending")];
   const { ticks, said } = marks;
-  const drawn = element("span", { className: "ticks" }, ...icon(ticks === "sent" ? TICK : TICKS, said ? "" : ticks, 16));
-  return [...parts, said ? element("button", { type: "button", className: "link readers" }, said, drawn) : drawn];
+  // Words that stand beside them are read aloud in their place.
+  const drawn = icon(ticks === "sent" ? TICK : TICKS, said ? "" : ticks, 16);
+  const node = element("span", { className: "ticks" }, ...drawn);
+  return [...parts, said ? element("button", { type: "button", className: "link readers" }, said, node) : node];
 }

@@ -84,6 +84,7 @@ export function listenToNewGroup() {
 
 /** People whom the user knows, to be completed while typing. */
 function drawAcquaintances() {
-  const known = page.link.diary.keys().filter((key) => !isGroup(key));
-  $("acquaintances").replaceChildren(...known.map((user) => element("option", { value: nameOf(user) })));
+  const { diary, people } = page.link;
+  const known = new Set([...people.contacts(), ...diary.keys().filter((key) => !isGroup(key))]);
+  $("acquaintances").replaceChildren(...[...known].map((user) => element("option", { value: nameOf(user) })));
 }

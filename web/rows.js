@@ -10,9 +10,10 @@ const PAUSE_MS = 10 * 60_000;
 
 /**
  * The rows of a conversation, from top to bottom: `{key, kind: "day" | "event", text}`, and for what somebody has said
- * `{key, kind: "message", message, mine, can, shown}`, where `can` is what may be done with it.
+ * `{key, kind: "message", message, mine, can, shown}`, where `can` is what may be done with it. Whoever blocks the
+ * other one (`isBlocked`) writes nothing, but may take back.
  */
-export function rowsOf(diary, key) {
+export function rowsOf(diary, key, isBlocked) {
   const conversation = diary.with(key);
   const me = diary.user;
   const outbox = diary.outbox.filter((entry) => entry.key === key);
@@ -58,8 +59,8 @@ export function rowsOf(diary, key) {
     const isDeleted = message.change === "deleted";
     const isThere = !message.unsent && !conversation.gone;
     const can = {
-      reply: isThere && !isDeleted,
-      edit: isThere && mine && !isDeleted && message.body.text !== undefined,
+      reply: isThere && !isBlocked && !isDeleted,
+      edit: isThere && !isBlocked && mine && !isDeleted && message.body.text !== undefined,
       delete: isThere && !isDeleted && (mine || (isGroup(key) && conversation.role !== "MEMBER")),
       readers: isThere && mine && isGroup(key),
     };

@@ -45,7 +45,7 @@ export function drawThread() {
   drawHead(key);
   const conversation = link.diary.with(key);
   $("pane").classList.toggle("gone", conversation.gone);
-  const rows = rowsOf(link.diary, key);
+  const rows = rowsOf(link.diary, key, link.people.isBlocked(key));
   show(key, rows);
   getOlder();
   $("no-messages").hidden = rows.length > 0 || conversation.gone || link.loading.has(key);
@@ -59,8 +59,9 @@ function drawHead(key) {
   paint($("other-avatar"), key, title);
   const typing = typingWords(link.writers(key).map(nameOf), isGroup(key));
   setText($("typing"), typing);
-  const there = isGroup(key) ? null : link.there(key);
-  const words = isGroup(key) ? groupWords(key) : presenceWords(there);
+  const isBlocked = link.people.isBlocked(key);
+  const there = isGroup(key) || isBlocked ? null : link.there(key);
+  const words = isGroup(key) ? groupWords(key) : isBlocked ? "blocked" : presenceWords(there);
   setText($("presence"), typing ? "" : words);
   $("presence").classList.toggle("live", there?.online === true && !there.away);
   $("presence").classList.toggle("plain", there?.online !== true);

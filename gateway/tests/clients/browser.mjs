@@ -101,3 +101,35 @@ export async function fits(page) {
   );
   assert.equal(overflow, 0, "the page is wider than the screen");
 }
+
+export const entry = (page, title) =>
+  page.locator("#conversations button", { has: page.locator(".name", { hasText: title }) });
+export const unread = (page, title) => entry(page, title).locator(".unread");
+export const message = (page, text) =>
+  page.locator("li.message", { has: page.locator(".body").getByText(text, { exact: true }) });
+
+/** Opens a conversation from the list. */
+export async function open(page, title) {
+  await entry(page, title).click();
+  await page.locator("#title", { hasText: title }).waitFor();
+}
+
+/** All of them show the same texts, once each and in this order, and nothing that is on its way. */
+export async function agree(pages, expected) {
+  for (const page of pages) {
+    const isSo = (all) => {
+      const shown = [...document.querySelectorAll("li.message[data-state=delivered] .body")].map(
+        ({ textContent }) => textContent,
+      );
+      return (
+        JSON.stringify(shown) === JSON.stringify(all) && document.querySelectorAll("li.message").length === all.length
+      );
+    };
+    // If it never is, the assertion shows what was there instead.
+    await page.waitForFunction(isSo, expected).catch(() => {});
+    assert.deepEqual(await texts(page), expected);
+  }
+}
+
+export const shoot = (page, directory, name) =>
+  page.screenshot({ path: join(directory, `${name}.png`), animations: "disabled", caret: "initial" });

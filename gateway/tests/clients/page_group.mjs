@@ -7,21 +7,25 @@
 // HOLDFAST is the server's binary; data and screenshots go into DIRECTORY.
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import {
+  agree,
   comeIn,
   connected,
   DESK,
   disconnected,
   end,
+  entry,
   fits,
   inBrowser,
+  message,
+  open,
   openTab,
   PHONE,
   say,
   sees,
   serve as start,
-  texts,
+  shoot,
+  unread,
 } from "./browser.mjs";
 
 const [holdfast, directory] = process.argv.slice(2);
@@ -39,21 +43,9 @@ const serve = (listen) =>
     "--set",
     "limits.presence_grace=100ms",
   );
-const shot = (page, name) =>
-  page.screenshot({ path: join(directory, `${name}.png`), animations: "disabled", caret: "initial" });
+const shot = (page, name) => shoot(page, directory, name);
 
 // What people do.
-
-const entry = (page, title) =>
-  page.locator("#conversations button", { has: page.locator(".name", { hasText: title }) });
-const unread = (page, title) => entry(page, title).locator(".unread");
-const message = (page, text) =>
-  page.locator("li.message", { has: page.locator(".body").getByText(text, { exact: true }) });
-
-async function open(page, title) {
-  await entry(page, title).click();
-  await page.locator("#title", { hasText: title }).waitFor();
-}
 
 /** Chooses from a message's menu, as somebody with a mouse or a finger. */
 async function choose(page, text, item) {
@@ -76,23 +68,6 @@ async function menuOf(page, text) {
 }
 
 const event = (page, text) => page.locator("li.event", { hasText: text }).waitFor();
-
-/** All of them show the same texts, once each and in this order, and nothing that is on its way. */
-async function agree(pages, expected) {
-  for (const page of pages) {
-    const isSo = (all) => {
-      const shown = [...document.querySelectorAll("li.message[data-state=delivered] .body")].map(
-        ({ textContent }) => textContent,
-      );
-      return (
-        JSON.stringify(shown) === JSON.stringify(all) && document.querySelectorAll("li.message").length === all.length
-      );
-    };
-    // If it never is, the assertion shows what was there instead.
-    await page.waitForFunction(isSo, expected).catch(() => {});
-    assert.deepEqual(await texts(page), expected);
-  }
-}
 
 /** The page's list says what the server's says, once all entries up to there have come. */
 async function listsAgree(pages) {
