@@ -50,6 +50,9 @@ function setAsOf(rev, conversation, fields) {
 /** An edit or a deletion at its own place, which is no row: it changes another. */
 const isChange = ({ seq, body }) => Number((body.edited ?? body.deleted)?.seq ?? seq) !== seq;
 
+/** It stands in the view: neither a change of another, nor what is older than the conversation keeps. */
+const isRow = (row) => !isChange(row) && row.body.expired === undefined;
+
 export class Diary {
   constructor(user, device) {
     this.user = user;
@@ -205,7 +208,7 @@ export class Diary {
       Object.assign(conversation, { from: seq, messages: [], isComplete: seq === 1 });
     if (body.groupCreated) conversation.isComplete = true;
     conversation.seq = seq;
-    if (!isChange(row)) conversation.messages.push(row);
+    if (isRow(row)) conversation.messages.push(row);
   }
 
   /** True if the message is in the run. */
@@ -285,7 +288,7 @@ export class Diary {
     const rows = messages
       .map((message) => rowOf(message, this.user))
       .filter(({ seq }) => conversation.from === 0 || seq < conversation.from);
-    conversation.messages.unshift(...rows.filter((row) => !isChange(row)));
+    conversation.messages.unshift(...rows.filter(isRow));
     if (messages.length > 0) conversation.from = Math.min(conversation.from || Infinity, Number(messages[0].seq));
     conversation.seq = Math.max(conversation.seq, Number(messages.at(-1)?.seq ?? 0));
     for (const row of conversation.changes) this.#change(conversation, row);

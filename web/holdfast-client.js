@@ -71,6 +71,11 @@ function checkLimit(limit, max = 200) {
         return limit;
     throw new RangeError(`limit is 0 to ${max}, not ${limit}`);
 }
+function checkDays(days) {
+    if (Number.isSafeInteger(days) && days >= 0 && days <= 36_500)
+        return days;
+    throw new RangeError(`a group keeps messages for 1 to 36,500 days, or (0) as long as the server does, not for ${days}`);
+}
 function utf8Bytes(text) {
     return new TextEncoder().encode(text).length;
 }
@@ -241,6 +246,7 @@ const readers = {
                 return { user: idIn(member, "user"), role: textIn(member, "role"), joined: idIn(member, "joined") };
             }),
             seq: idIn(content, "seq"),
+            retentionDays: wholeIn(content, "retentionDays"),
         },
     }),
     devices: (content) => ({
@@ -1636,6 +1642,10 @@ class Client {
     }
     setRole(conversation, user, role, options = {}) {
         return this.#request({ setRole: { ...this.#head(conversation, options), user: toId(user, "user"), role } });
+    }
+    /** For how many days a group keeps what is written in it; 0: as long as the server keeps everything. */
+    setRetention(conversation, days, options = {}) {
+        return this.#request({ setRetention: { ...this.#head(conversation, options), days: checkDays(days) } });
     }
     // Queries.
     /** A part of a conversation: the last messages before a `seq`, the first after one, or the last of all. */

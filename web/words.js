@@ -77,6 +77,11 @@ export function eventText({ from, body }, me, nameOf) {
     return `${who} left${newOwner ? heir : ""}`;
   }
   if (body.renamed) return `${who} renamed the group to “${body.renamed.title}”`;
+  if (body.retentionSet) {
+    const { days } = body.retentionSet;
+    if (days === 0) return `${who} let the group keep its messages`;
+    return `${who} let the group keep its messages for ${days === 1 ? "a day" : `${days} days`}`;
+  }
   if (body.roleSet) return `${who} made ${whom(body.roleSet.user)} ${ROLE_TAKEN[body.roleSet.role]}`;
   return null;
 }

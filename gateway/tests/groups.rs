@@ -217,6 +217,12 @@ fn each_limit_of_groups_from_both_sides() {
             (json!({"leave": {"clientId": "10", "conversation": "@1"}}), "not_allowed"),
             (json!({"leave": {"clientId": "11", "conversation": "g0"}}), "bad_conversation"),
             (json!({"leave": {"clientId": "12", "conversation": "g1"}}), "unknown_conversation"),
+            (
+                json!({"setRetention": {"clientId": "16", "conversation": group, "days": 36_501}}),
+                "bad_retention",
+            ),
+            (json!({"setRetention": {"clientId": "17", "conversation": group, "days": 36_500}}), "accepted"),
+            (json!({"setRetention": {"clientId": "18", "conversation": "@1", "days": 1}}), "not_allowed"),
             (json!({"edit": {"clientId": "13", "conversation": group, "seq": "2"}}), "bad_body"),
             (json!({"delete": {"clientId": "14", "conversation": group, "seq": "1"}}), "unknown_message"),
             (
@@ -228,6 +234,8 @@ fn each_limit_of_groups_from_both_sides() {
         ] {
             assert_eq!(code_of(&ask(&mut ana, &request)), code, "{request}");
         }
+        ana.send(&json!({"group": {"conversation": group}}));
+        assert_eq!(ana.json_of("group")["retentionDays"], 36_500);
         ana.send(&json!({"history": {"conversation": group, "limit": 2}}));
         assert_eq!(ana.json_of("history")["messages"].as_array().unwrap().len(), 2);
     }
@@ -399,6 +407,7 @@ fn lists_say_what_is_unread_and_who_is_far_behind_gets_a_snapshot() {
         ]);
         let expected = json!({
             "conversation": group, "title": "Roof", "openHistory": false, "members": members, "seq": "4",
+            "retentionDays": 0,
         });
         assert_eq!(bea.json_of("group"), expected);
 

@@ -68,6 +68,17 @@ impl Blocks {
         }
     }
 
+    /// The same where hidden events are gone, which only a record that was made before that still knows.
+    pub(crate) fn of_what_is_left(self, before: &Self, floor: Seq) -> Self {
+        let of = |now: At, before: At| if before.seq < floor { before } else { now };
+        Self {
+            last: of(self.last, before.last),
+            from_low: of(self.from_low, before.from_low),
+            from_high: of(self.from_high, before.from_high),
+            ..self
+        }
+    }
+
     pub(crate) fn seal(&self) -> Bytes {
         layout::seal(49, |payload| {
             payload.put_u8(u8::from(self.by_low) | u8::from(self.by_high) << 1);

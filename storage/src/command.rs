@@ -481,6 +481,13 @@ pub enum Arrival {
         /// Whether.
         blocks: bool,
     },
+    /// For nobody's inbox: what is before this event of a conversation is not there any more.
+    Floor {
+        /// Which conversation.
+        conversation: ConversationId,
+        /// The first event that is there.
+        seq: Seq,
+    },
     /// Not for an inbox but for the conversation: up to here its messages have arrived at devices of the one user.
     Delivered {
         /// Which conversation.
@@ -763,6 +770,8 @@ pub struct GroupView {
     pub members: Vec<(UserId, Role, Seq)>,
     /// The last event of the conversation.
     pub seq: Seq,
+    /// For how many days it keeps what is written in it; 0: as long as everything is kept.
+    pub retention_days: u32,
 }
 
 /// How far members of a conversation have read.

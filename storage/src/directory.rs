@@ -7,7 +7,7 @@
 //! db-01/   …
 //! ```
 //! ```text
-//! holdfast-store 4          the format's version; a program refuses a newer one
+//! holdfast-store 5          the format's version; a program refuses a newer one
 //! state ready               `making` until every database has been made
 //! databases 2               fixed for ever
 //! epoch 1                   of the assignment below
@@ -30,7 +30,7 @@ use holdfast_router::{Assignment, Epoch, WorkerId};
 
 use crate::error::StorageError;
 
-const FORMAT_VERSION: u32 = 4;
+const FORMAT_VERSION: u32 = 5;
 /// One byte of hex per slice names the database.
 const MOST_DATABASES: u16 = 64;
 
@@ -290,9 +290,9 @@ mod tests {
         made(directory.path());
         let format = directory.path().join("FORMAT");
         let text = std::fs::read_to_string(&format).unwrap();
-        std::fs::write(&format, text.replace("holdfast-store 4", "holdfast-store 5")).unwrap();
+        std::fs::write(&format, text.replace("holdfast-store 5", "holdfast-store 6")).unwrap();
         let error = open(directory.path()).unwrap_err();
-        assert!(matches!(error, StorageError::NewerFormat { found: 5, known: 4, .. }), "{error}");
+        assert!(matches!(error, StorageError::NewerFormat { found: 6, known: 5, .. }), "{error}");
         for damage in
             [text.replace("databases 3", "databases 2"), text.replacen("01", "02", 1), String::new()]
         {

@@ -8,7 +8,7 @@
 //! it is delivered. A member that is removed gets the removal as the last event, one that is added the addition as the
 //! first.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use holdfast_protocol::chat::{self, Role, body};
 use holdfast_protocol::id::{Seq, UserId};
 
@@ -47,6 +47,11 @@ pub enum GroupChange {
     Rename(String),
     /// Gives a member another role.
     SetRole(UserId, Role),
+    /// Says for how long it keeps what is written in it.
+    Keep {
+        /// 0: as long as everything is kept.
+        days: u32,
+    },
 }
 
 /// A group's state.
@@ -54,6 +59,8 @@ pub enum GroupChange {
 pub(crate) struct Group {
     title: String,
     open_history: bool,
+    /// For how many days it keeps what is written in it; 0: as long as everything is kept.
+    retention_days: u32,
     /// In the order of their ids.
     members: Vec<Member>,
 }
@@ -75,6 +82,11 @@ impl Group {
 
     pub(crate) fn is_open_history(&self) -> bool {
         self.open_history
+    }
+
+    /// For how many days it keeps what is written in it, if it says so.
+    pub(crate) fn kept_days(&self) -> Option<u32> {
+        Some(self.retention_days).filter(|&days| days > 0)
     }
 
     pub(crate) fn members(&self) -> &[Member] {
@@ -146,6 +158,10 @@ impl Group {
                 }
                 Ok(body::Kind::RoleSet(chat::RoleSet { user: user.0, role: role.into() }))
             }
+            &GroupChange::Keep { days } => {
+                at_least(Role::Admin)?;
+                Ok(body::Kind::RetentionSet(chat::RetentionSet { days }))
+            }
         }
     }
 
@@ -195,11 +211,13 @@ impl Group {
             body::Kind::RoleSet(set) => {
                 self.set_role(UserId(set.user), Role::try_from(set.role).unwrap_or_default());
             }
+            body::Kind::RetentionSet(set) => self.retention_days = set.days,
             body::Kind::Text(_)
             | body::Kind::Custom(_)
             | body::Kind::Media(_)
             | body::Kind::Edited(_)
-            | body::Kind::Deleted(_) => {}
+            | body::Kind::Deleted(_)
+            | body::Kind::Expired(_) => {}
         }
         None
     }
@@ -216,27 +234,34 @@ impl Group {
         }
     }
 
-    /// Its record: `open 1 | title length 2 | title | n × (user 8 | role 1 | joined 8)`.
+    /// Its record: `days 4 | open 1 | title length 2 | title | n × (user 8 | role 1 | joined 8)`; before the second version
+    /// without the days.
     pub(crate) fn seal(&self) -> Bytes {
-        layout::seal(3 + self.title.len() + MEMBER_BYTES * self.members.len(), |payload| {
-            payload.put_u8(u8::from(self.open_history));
-            // A title is checked at the door, at far less than this.
-            payload.put_u16_le(u16::try_from(self.title.len()).unwrap_or(u16::MAX));
-            payload.put_slice(self.title.as_bytes());
-            for member in &self.members {
-                payload.put_u64_le(member.user.0);
-                payload.put_u8(role_number(member.role));
-                payload.put_u64_le(member.joined.0);
-            }
-        })
+        let bytes = FRONT_BYTES + self.title.len() + MEMBER_BYTES * self.members.len();
+        let mut value = BytesMut::with_capacity(layout::ENVELOPE_BYTES + bytes);
+        value.put_bytes(0, layout::ENVELOPE_BYTES);
+        value.put_u32_le(self.retention_days);
+        value.put_u8(u8::from(self.open_history));
+        // A title is checked at the door, at far less than this.
+        value.put_u16_le(u16::try_from(self.title.len()).unwrap_or(u16::MAX));
+        value.put_slice(self.title.as_bytes());
+        for member in &self.members {
+            value.put_u64_le(member.user.0);
+            value.put_u8(role_number(member.role));
+            value.put_u64_le(member.joined.0);
+        }
+        layout::sign(GROUP_VERSION, &mut value);
+        value.freeze()
     }
 
     pub(crate) fn open(key: &[u8], value: &Bytes) -> Result<Self, StoreError> {
-        let mut payload = layout::open(Table::Groups, key, value)?;
+        let (version, mut payload) = layout::open_version(Table::Groups, key, value, GROUP_VERSION)?;
         let wrong = |what| layout::corrupt(Table::Groups, key, what);
-        if payload.len() < 3 {
+        let has_days = version >= GROUP_VERSION;
+        if payload.len() < if has_days { FRONT_BYTES } else { FRONT_BYTES - size_of::<u32>() } {
             return Err(wrong("the value is too short"));
         }
+        let retention_days = if has_days { payload.get_u32_le() } else { 0 };
         let open_history = payload.get_u8() != 0;
         let title_bytes = usize::from(payload.get_u16_le());
         if payload.len() < title_bytes || !(payload.len() - title_bytes).is_multiple_of(MEMBER_BYTES) {
@@ -254,10 +279,14 @@ impl Group {
         if !members.is_sorted_by(|one, other| one.user < other.user) {
             return Err(wrong("the members are not in order"));
         }
-        Ok(Self { title, open_history, members })
+        Ok(Self { title, open_history, retention_days, members })
     }
 }
 
+/// Version byte of groups that say for how long they keep messages.
+const GROUP_VERSION: u8 = 2;
+/// Before the title.
+const FRONT_BYTES: usize = 7;
 const MEMBER_BYTES: usize = 17;
 
 pub(crate) fn role_of(number: u8) -> Option<Role> {
@@ -326,7 +355,7 @@ mod tests {
 
     #[test]
     fn each_role_may_do_what_it_may() {
-        use GroupChange::{Add, Remove, Rename, SetRole};
+        use GroupChange::{Add, Keep, Remove, Rename, SetRole};
         let no = Err(Refusal::NotAllowed);
         let unknown = Err(Refusal::UnknownConversation);
         let yes = |gone: Option<UserId>| Ok(gone);
@@ -334,6 +363,7 @@ mod tests {
         for (wish, [owner, admin, member, stranger]) in [
             (Add(vec![STRANGER]), [yes(None), yes(None), no, unknown]),
             (Rename("Us".into()), [yes(None), yes(None), no, unknown]),
+            (Keep { days: 30 }, [yes(None), yes(None), no, unknown]),
             (Remove(OTHER), [yes(Some(OTHER)), yes(Some(OTHER)), no, unknown]),
             (Remove(OWNER), [no, no, no, unknown]),
             (Remove(ADMIN), [yes(Some(ADMIN)), no, no, unknown]),
@@ -397,6 +427,7 @@ mod tests {
         fn its_record_comes_back_and_damage_is_noticed(
             title in "\\PC{1,40}",
             open_history: bool,
+            retention_days: u32,
             members in proptest::collection::btree_map(any::<u64>(), (0..3i32, any::<u64>()), 0..40),
             flip in any::<(proptest::sample::Index, u8)>(),
         ) {
@@ -405,7 +436,7 @@ mod tests {
                 role: Role::try_from(role).unwrap(),
                 joined: Seq(joined),
             });
-            let group = Group { title, open_history, members: members.collect() };
+            let group = Group { title, open_history, retention_days, members: members.collect() };
             let sealed = group.seal();
             prop_assert_eq!(&Group::open(b"k", &sealed).unwrap(), &group);
             let mut bytes = sealed.to_vec();

@@ -96,6 +96,11 @@ impl Facts {
         }
     }
 
+    /// Whether it is what has happened to a group, or to who is in it.
+    pub(crate) fn is_of_group(&self) -> bool {
+        self.group
+    }
+
     /// Whether the user is not in the group any more, and gets nothing after it.
     pub(crate) fn is_last_of(&self, user: UserId) -> bool {
         self.gone == Some(user)
@@ -377,6 +382,7 @@ mod tests {
             Kind::MemberLeft(chat::MemberLeft::default()),
             Kind::Renamed(chat::Renamed::default()),
             Kind::RoleSet(chat::RoleSet::default()),
+            Kind::RetentionSet(chat::RetentionSet::default()),
             Kind::Edited(chat::Edited::default()),
             Kind::Deleted(chat::Deleted::default()),
         ] {

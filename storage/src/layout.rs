@@ -17,9 +17,10 @@
 //! seen       user 8                                →  01 | crc 4 | time 8 (ms)
 //! state      'i'                                   →  01 | crc 4 | last message id 8
 //!            'a' | source 2                        →  01 | crc 4 | last position applied from it 8
+//!            'k'                                   →  01 | crc 4 | 1 8: some group has said for how long it keeps messages
 //! groups     conversation 16                       →  01 | crc 4 | what `group` says
 //! amended    conversation 16 | seq 8               →  01 | crc 4 | seq of the last edit or deletion 8
-//! blocks, hidden, people                            what `blocks` and `people` say
+//! blocks, hidden, people, floors                    what `blocks`, `people` and `floor` say
 //! receipts   conversation 16 | user 8              →  03 | crc 4 | seq of the last message read 8 | its ordinal 8 | last delivered 8
 //!                                           before  →  02 | crc 4 | seq of the last message read 8 | its ordinal 8
 //!                                           before  →  01 | crc 4 | seq of the last message read 8
@@ -30,14 +31,15 @@
 //!   is an inbox at all.
 //! - **fan-out**: `what` is 1 for a message, whose rest are its users; 2 for how far one user has read, whose rest is the
 //!   ordinal, as a varint, and that user; 3 for how far a conversation has arrived at one user, who is the rest; 4 and 5
-//!   for whether one user, the rest, blocks the other of a direct conversation, or is blocked: 1 in place of the `seq`, or 0.
+//!   for whether one user, the rest, blocks the other of a direct conversation, or is blocked: 1 in place of the `seq`, or 0;
+//!   6 for the first event of a conversation that is still there, and for no users: it has no rest.
 //! - **cursors**: the `rev` of device 0 is the one up to which the senders of messages know that they have arrived.
 //! - **users**: how many there are, then the first one and the distances between them, all as varints; 0: the same as
 //!   before. 250 members whose ids lie close together take 300 bytes, and a batch of messages to them takes them once.
 //!
 //! - **fingerprint**: the first 16 bytes of SHA-256 over (conversation, sender, device, client id). Nobody can make two
 //!   of them meet, which would swallow a message; and keys of 16 random bytes are what the engine compares fastest.
-//! - **dedupe records stay as long as their messages.** Their age (from the message id) decides what a resend gets:
+//! - **dedupe records stay as long as their messages**, and at least as long as they decide anything. Their age (from the message id) decides what a resend gets:
 //!   its `accepted` for 7 days, `client_id_expired` from then on. Were they purged, an old resend could not be told from
 //!   a new message and would come twice; anything smaller that still tells them apart (a fingerprint per message) *is*
 //!   this record, about 35 bytes on disk.
@@ -120,6 +122,10 @@ pub(crate) fn seen_key(user: UserId) -> Key {
 
 pub(crate) fn last_id_key() -> Key {
     Key::from_slice(b"i")
+}
+
+pub(crate) fn groups_keep_key() -> Key {
+    Key::from_slice(b"k")
 }
 
 pub(crate) fn applied_key(source: u16) -> Key {
@@ -253,7 +259,7 @@ pub(crate) fn key_number(table: Table, key: &[u8]) -> Result<u64, StoreError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Intent {
     pub(crate) what: Intended,
-    /// In the order of their ids, each once; never none.
+    /// In the order of their ids, each once; none only of a floor.
     pub(crate) users: Users,
 }
 
@@ -270,6 +276,8 @@ pub(crate) enum Intended {
     Blocks { conversation: ConversationId, blocks: bool },
     /// Whether the one user is blocked by the other one of the conversation: for the user.
     BlockedBy { conversation: ConversationId, blocks: bool },
+    /// What is before this event of the conversation is not there any more.
+    Floor { conversation: ConversationId, seq: Seq },
 }
 
 const INTENDED_MESSAGE: u8 = 1;
@@ -277,6 +285,7 @@ const INTENDED_READ: u8 = 2;
 const INTENDED_DELIVERED: u8 = 3;
 const INTENDED_BLOCKS: u8 = 4;
 const INTENDED_BLOCKED_BY: u8 = 5;
+const INTENDED_FLOOR: u8 = 6;
 /// Of an intent about a message, without its users.
 const INTENT_BYTES: usize = 25;
 /// Of an intent in the first version, which had one user each.
@@ -318,6 +327,12 @@ pub(crate) fn seal_intents(position: u64, intents: &[Intent]) -> Bytes {
                 value.put_u64_le(up_to.0);
                 entry::put_varint(&mut value, ordinal);
             }
+            Intended::Floor { conversation, seq } => {
+                value.put_u8(INTENDED_FLOOR);
+                value.put_u128_le(conversation.0);
+                value.put_u64_le(seq.0);
+                continue;
+            }
         }
         if intent.users.as_slice() == before {
             entry::put_varint(&mut value, 0);
@@ -341,7 +356,8 @@ pub(crate) fn open_intents(key: &[u8], value: &Bytes) -> Result<(u64, Vec<Intent
     let (position, mut rest) = payload.split_first_chunk::<8>().ok_or_else(wrong)?;
     let mut intents: Vec<Intent> = Vec::new();
     while !rest.is_empty() {
-        let intent = read_intent(version, &mut rest, intents.last().map(|before| &before.users));
+        let before = intents.iter().rev().map(|before| &before.users).find(|users| !users.is_empty());
+        let intent = read_intent(version, &mut rest, before);
         intents.push(intent.ok_or_else(wrong)?);
     }
     Ok((u64::from_le_bytes(*position), intents))
@@ -367,6 +383,9 @@ fn read_intent(version: u8, rest: &mut &[u8], before: Option<&Users>) -> Option<
         INTENDED_DELIVERED => Intended::Delivered { conversation, seq },
         INTENDED_BLOCKS => Intended::Blocks { conversation, blocks: seq.0 != 0 },
         INTENDED_BLOCKED_BY => Intended::BlockedBy { conversation, blocks: seq.0 != 0 },
+        INTENDED_FLOOR => {
+            return Some(Intent { what: Intended::Floor { conversation, seq }, users: Users::new() });
+        }
         _ => return None,
     };
     let users = if version < INTENTS_OF_USERS_VERSION {
@@ -459,7 +478,7 @@ mod tests {
         let known = Known { message_id: MessageId(1 << 40), seq: Seq(3) };
         assert_eq!(Known::open(b"k", &known.seal()).unwrap(), known);
         assert!(open_numbers::<1>(Table::State, b"k", &known.seal()).is_err());
-        let intents: Vec<_> = [&[3][..], &[3], &[1, 2, u64::MAX], &[1, 2, u64::MAX], &[3]]
+        let intents: Vec<_> = [&[3][..], &[3], &[1, 2, u64::MAX], &[], &[1, 2, u64::MAX], &[3]]
             .into_iter()
             .zip(1..)
             .map(|(users, n): (_, u64)| {
@@ -471,7 +490,8 @@ mod tests {
                     1 => message,
                     2 => Intended::Read(read),
                     3 => Intended::Blocks { conversation, blocks: true },
-                    4 => Intended::BlockedBy { conversation, blocks: false },
+                    4 => Intended::Floor { conversation, seq: Seq(n) },
+                    5 => Intended::BlockedBy { conversation, blocks: false },
                     _ => Intended::Delivered { conversation, seq: Seq(n) },
                 };
                 Intent { what, users }

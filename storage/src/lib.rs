@@ -12,6 +12,7 @@ mod directory;
 pub mod engine;
 mod entry;
 mod error;
+mod floor;
 mod group;
 mod heads;
 mod inbox;

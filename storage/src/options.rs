@@ -58,6 +58,10 @@ pub struct Limits {
     pub turn_page_bytes: usize,
     /// For how long the answer to a `clientId` is given again.
     pub client_id_ms: u64,
+    /// For how long what is written is kept; 0: for ever. At least as long as `client_id_ms`.
+    pub retention_ms: u64,
+    /// How often each conversation is looked at for what is older.
+    pub retention_pass_ms: u64,
     /// Conversations, and users, whose head is kept in memory.
     pub cached_heads: usize,
     /// Fan-out batches on their way to one other worker, not yet confirmed.
@@ -92,6 +96,8 @@ impl Default for Limits {
             page_bytes: 128 * 1024,
             turn_page_bytes: 2 * 1024 * 1024,
             client_id_ms: 7 * 24 * 60 * 60 * 1000,
+            retention_ms: 0,
+            retention_pass_ms: 60 * 60 * 1000,
             cached_heads: 32_768,
             fan_out_window: 8,
             fan_out_bytes: 1024 * 1024,
@@ -153,7 +159,7 @@ impl Options {
     /// [`StorageError::Option`].
     pub fn validate(&self) -> Result<(), StorageError> {
         let limits = &self.limits;
-        let ranges: [(&'static str, u64, u64, u64); 21] = [
+        let ranges: [(&'static str, u64, u64, u64); 22] = [
             ("databases", u64::from(self.databases.unwrap_or(2)), 1, 64),
             ("cache_bytes", self.cache_bytes, 16 << 20, 1 << 40),
             ("reserve_bytes", self.reserve_bytes, 0, 1 << 50),
@@ -167,6 +173,7 @@ impl Options {
             ("limits.page_bytes", limits.page_bytes as u64, 1, 16 << 20),
             ("limits.turn_page_bytes", limits.turn_page_bytes as u64, 1, 256 << 20),
             ("limits.client_id_ms", limits.client_id_ms, 1_000, 10 * 365 * 24 * 3_600_000),
+            ("limits.retention_pass_ms", limits.retention_pass_ms, 1, 30 * 24 * 3_600_000),
             ("limits.cached_heads", limits.cached_heads as u64, 16, 1 << 26),
             ("limits.fan_out_window", limits.fan_out_window, 1, 1_024),
             ("limits.fan_out_bytes", limits.fan_out_bytes as u64, 1, 64 << 20),
@@ -180,6 +187,11 @@ impl Options {
             if !(least..=most).contains(&value) {
                 return Err(StorageError::Option { key, value, least, most });
             }
+        }
+        // What may be sent again must be known as long as that.
+        let (key, value, least) = ("limits.retention_ms", limits.retention_ms, limits.client_id_ms);
+        if value > 0 && value < least {
+            return Err(StorageError::Option { key, value, least, most: u64::MAX });
         }
         Ok(())
     }

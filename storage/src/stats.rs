@@ -48,6 +48,8 @@ pub struct WorkerStats {
     pub history_reads: u64,
     /// Times that something was damaged and a user's list of conversations could not be written down.
     pub failed_folds: u64,
+    /// Events that were removed because they were old enough.
+    pub expired: u64,
     /// Sessions that lost their live place because a lane was full.
     pub gaps: u64,
     /// Sessions registered now.
@@ -126,6 +128,7 @@ counters!(
     pages,
     history_reads,
     failed_folds,
+    expired,
     gaps,
     sessions,
     waiting_answers,

@@ -2,8 +2,8 @@
 //! again, so all of them wait in the outbox in the same way.
 
 use holdfast_protocol::chat::{
-    self, Body, Content, LimitError, Role, check_body, check_content, check_members, check_title,
-    client_frame,
+    self, Body, Content, LimitError, Role, check_body, check_content, check_members, check_retention,
+    check_title, client_frame,
 };
 use holdfast_protocol::id::{Seq, UserId};
 
@@ -79,6 +79,14 @@ pub enum Act {
         /// What the member may do from now on.
         role: Role,
     },
+    /// Says for how long a group keeps what is written in it.
+    SetRetention {
+        /// Which group.
+        conversation: String,
+        /// For how many days, at most [`RETENTION_DAYS_MAX`](holdfast_protocol::chat::limits::RETENTION_DAYS_MAX); 0: as
+        /// long as the server keeps everything.
+        days: u32,
+    },
 }
 
 impl Act {
@@ -95,6 +103,7 @@ impl Act {
             Self::AddMembers { users, .. } if users.is_empty() => Err(LimitError::NoMembers),
             Self::AddMembers { users, .. } => check_members(&numbers(users), 0, u32::MAX).map(drop),
             Self::Rename { title, .. } => check_title(title),
+            &Self::SetRetention { days, .. } => check_retention(days),
             Self::Delete { .. } | Self::RemoveMember { .. } | Self::Leave { .. } | Self::SetRole { .. } => {
                 Ok(())
             }
@@ -130,6 +139,9 @@ impl Act {
             }
             Self::SetRole { conversation, user, role } => {
                 Frame::SetRole(chat::SetRole { client_id, conversation, user: user.0, role: role.into() })
+            }
+            Self::SetRetention { conversation, days } => {
+                Frame::SetRetention(chat::SetRetention { client_id, conversation, days })
             }
         }
     }

@@ -39,6 +39,11 @@ export function checkLimit(limit: number, max = 200): number {
   throw new RangeError(`limit is 0 to ${max}, not ${limit}`);
 }
 
+export function checkDays(days: number): number {
+  if (Number.isSafeInteger(days) && days >= 0 && days <= 36_500) return days;
+  throw new RangeError(`a group keeps messages for 1 to 36,500 days, or (0) as long as the server does, not for ${days}`);
+}
+
 export function utf8Bytes(text: string): number {
   return new TextEncoder().encode(text).length;
 }

@@ -7,7 +7,7 @@
  * over restarts; then the answer is told by the events `accepted` and `rejected` alone.
  */
 
-import { checkClientId, checkContent, checkConversation, checkLimit, checkText } from "./checks.ts";
+import { checkClientId, checkContent, checkConversation, checkDays, checkLimit, checkText } from "./checks.ts";
 import { platform, type Environment, type Socket } from "./environment.ts";
 import { RequestError, type Refused } from "./errors.ts";
 import {
@@ -284,6 +284,11 @@ export class Client {
 
   setRole(conversation: string, user: IdInput, role: Role, options: RequestOptions = {}): Promise<Accepted> {
     return this.#request({ setRole: { ...this.#head(conversation, options), user: toId(user, "user"), role } });
+  }
+
+  /** For how many days a group keeps what is written in it; 0: as long as the server keeps everything. */
+  setRetention(conversation: string, days: number, options: RequestOptions = {}): Promise<Accepted> {
+    return this.#request({ setRetention: { ...this.#head(conversation, options), days: checkDays(days) } });
   }
 
   // Queries.

@@ -20,7 +20,8 @@ export type NamedFrame =
   | { readonly removeMember: { clientId: string; conversation: string; user: Id } }
   | { readonly leave: { clientId: string; conversation: string } }
   | { readonly rename: { clientId: string; conversation: string; title: string } }
-  | { readonly setRole: { clientId: string; conversation: string; user: Id; role: Role } };
+  | { readonly setRole: { clientId: string; conversation: string; user: Id; role: Role } }
+  | { readonly setRetention: { clientId: string; conversation: string; days: number } };
 
 /** Requests that are answered, but whose refusal does not say which it means. */
 export type QueryFrame =
@@ -106,6 +107,8 @@ export interface GroupState {
   readonly members: readonly { readonly user: Id; readonly role: Role; readonly joined: Id }[];
   /** The last `seq` that this takes into account. */
   readonly seq: Id;
+  /** For how many days it keeps what is written in it; 0: as long as the server keeps everything. */
+  readonly retentionDays: number;
 }
 
 /** Who may see something. */
@@ -260,6 +263,7 @@ const readers: { readonly [name: string]: ((content: Fields) => ServerFrame) | u
         return { user: idIn(member, "user"), role: textIn(member, "role") as Role, joined: idIn(member, "joined") };
       }),
       seq: idIn(content, "seq"),
+      retentionDays: wholeIn(content, "retentionDays"),
     },
   }),
   devices: (content) => ({

@@ -33,8 +33,11 @@ export type Body =
   | { readonly memberLeft: { readonly newOwner?: Id } }
   | { readonly renamed: { readonly title: string } }
   | { readonly roleSet: { readonly user: Id; readonly role: Role } }
+  | { readonly retentionSet: { readonly days: number } }
   | { readonly edited: { readonly seq: Id; readonly content: Content } }
-  | { readonly deleted: { readonly seq: Id } };
+  | { readonly deleted: { readonly seq: Id } }
+  /** What stood here is older than the conversation keeps. */
+  | { readonly expired: Record<string, never> };
 
 export interface Message {
   readonly conversation: string;

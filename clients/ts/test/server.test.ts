@@ -247,14 +247,17 @@ test("every request does what it says", options, async () => {
         { user: ben.user, role: "ADMIN", joined: "1" },
       ],
       seq: "3",
+      retentionDays: 0,
     });
     const { conversations } = await ben.client.conversations();
     assert.deepEqual(conversations.map(({ conversation }) => conversation).sort(), [`1:${ben.user}`, group].sort());
     await ben.client.rename(group, "Cellar");
+    await ben.client.setRetention(group, 90);
+    assert.equal((await ana.client.group(group)).retentionDays, 90);
     await ben.client.removeMember(group, "7");
     await ana.client.leave(group);
     await ben.until(() => ben.texts(group).includes("memberLeft"));
-    assert.deepEqual(ben.texts(group), ["groupCreated", "membersAdded", "roleSet", "renamed", "memberRemoved", "memberLeft"]);
+    assert.deepEqual(ben.texts(group), ["groupCreated", "membersAdded", "roleSet", "renamed", "retentionSet", "memberRemoved", "memberLeft"]);
 
     // Refusals reach the request that they mean, also those that do not say which that is.
     const refused = (promise: Promise<unknown>, code: string) => assert.rejects(promise, { name: "RequestError", code });

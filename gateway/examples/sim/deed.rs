@@ -44,6 +44,10 @@ pub(crate) fn choose(user: u64, users: u64, client_id: &str, random: &mut Random
         }
         28 => Frame::RemoveMember(chat::RemoveMember { client_id, conversation: group, user: whom }),
         29 => Frame::Leave(chat::Leave { client_id, conversation: group }),
+        30 if random.below(2) == 0 => {
+            let days = [0, 1, 30][random.below(3) as usize];
+            Frame::SetRetention(chat::SetRetention { client_id, conversation: group, days })
+        }
         30 => {
             let title = format!("again {client_id}");
             Frame::Rename(chat::Rename { client_id, conversation: group, title })
@@ -87,6 +91,7 @@ pub(crate) fn conversation_of(frame: &Frame, user: u64) -> Option<String> {
         | Frame::RemoveMember(chat::RemoveMember { conversation, .. })
         | Frame::Leave(chat::Leave { conversation, .. })
         | Frame::Rename(chat::Rename { conversation, .. })
+        | Frame::SetRetention(chat::SetRetention { conversation, .. })
         | Frame::SetRole(chat::SetRole { conversation, .. })
         | Frame::Edit(chat::Edit { conversation, .. })
         | Frame::Delete(chat::Delete { conversation, .. }) => conversation,
@@ -119,6 +124,7 @@ pub(crate) fn is_event_of(frame: &Frame, message: &chat::Message) -> bool {
         (Frame::RemoveMember(remove), body::Kind::MemberRemoved(removed)) => remove.user == removed.user,
         (Frame::Leave(_), body::Kind::MemberLeft(_)) => true,
         (Frame::Rename(rename), body::Kind::Renamed(renamed)) => rename.title == renamed.title,
+        (Frame::SetRetention(set), body::Kind::RetentionSet(is)) => set.days == is.days,
         (Frame::SetRole(set), body::Kind::RoleSet(is)) => (set.user, set.role) == (is.user, is.role),
         _ => false,
     }

@@ -309,7 +309,11 @@ impl World {
             ensure(Invariant::Owed, round < 200_000 && now < patience, || {
                 let unsettled = all().filter(|peer| !peer.is_settled(&self.truth));
                 let stuck: Vec<_> = unsettled.map(Peer::describe).collect();
-                format!("still waiting: {stuck:?}; {}", self.cluster.borrow().describe(0))
+                format!(
+                    "still waiting in round {round}, {} ms left: {stuck:?}; {}",
+                    patience.since(now).as_millis(),
+                    self.cluster.borrow().describe(0)
+                )
             })?;
         }
         self.look_around(&mut readers)?;

@@ -45,7 +45,7 @@ pub(super) fn run(command: &StoreCommand) -> Result<Exit, Failure> {
 }
 
 /// The lines of a report with their keys in JSON.
-fn figures(report: &Report) -> [(&'static str, &'static str, u64); 7] {
+fn figures(report: &Report) -> [(&'static str, &'static str, u64); 8] {
     [
         ("databases", "databases", u64::from(report.databases)),
         ("messages", "messages", report.messages),
@@ -53,6 +53,7 @@ fn figures(report: &Report) -> [(&'static str, &'static str, u64); 7] {
         ("entries", "inbox entries", report.entries),
         ("users", "users", report.users),
         ("cursors", "device cursors", report.cursors),
+        ("expired", "events that were old enough to be removed", report.expired),
         ("waiting_intents", "intents that the next start applies", report.waiting_intents),
     ]
 }

@@ -138,6 +138,8 @@ pub struct Storage {
     pub databases: Option<u16>,
     /// Memory for caches of the store, all databases together.
     pub cache_bytes: u64,
+    /// For how many days messages are kept; `None`: for ever. At least one more than those for which a client id is known.
+    pub retention_days: Option<u16>,
 }
 
 /// `[log]`
@@ -171,7 +173,7 @@ impl Default for Config {
                 request_timeout: Duration::from_secs(30),
                 idle_timeout: Duration::from_secs(60),
             },
-            storage: Storage { databases: None, cache_bytes: 64 << 20 },
+            storage: Storage { databases: None, cache_bytes: 64 << 20, retention_days: None },
             log: Log { filter: "info".to_owned() },
         }
     }

@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 
 use super::Config;
 use super::value::{
-    Address, Bytes, Count, DRIVERS, Directory, Domain, Factor, GUESTS, LogFilter, OrAuto, Origins,
-    SmallCount, Span, Switch,
+    Address, Bytes, Count, DRIVERS, Directory, Domain, Factor, GUESTS, LogFilter, Or, Origins, SmallCount,
+    Span, Switch,
 };
 
 /// One setting. Made only by the table below.
@@ -87,7 +87,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(
         "shards",
         shards,
-        OrAuto(SmallCount { min: 1, max: 256 }),
+        Or("auto", SmallCount { min: 1, max: 256 }),
         "Shard threads; auto: one per CPU that the process may use."
     ),
     setting!(
@@ -111,7 +111,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(
         "limits.memory",
         limits.memory_bytes,
-        OrAuto(Bytes { min: 64 << 20, max: 1 << 44 }),
+        Or("auto", Bytes { min: 64 << 20, max: 1 << 44 }),
         "Memory of the process with the kernel's share; beyond, new connections get 503. auto: 4/5 of what there is."
     ),
     setting!(
@@ -323,7 +323,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(
         "storage.databases",
         storage.databases,
-        OrAuto(SmallCount { min: 1, max: 64 }),
+        Or("auto", SmallCount { min: 1, max: 64 }),
         "Databases of a new data directory; an existing one keeps its number."
     ),
     setting!(
@@ -331,6 +331,12 @@ pub static SETTINGS: &[Setting] = &[
         storage.cache_bytes,
         Bytes { min: 16 << 20, max: 1 << 40 },
         "Memory for the store's caches, all databases together."
+    ),
+    setting!(
+        "storage.retention_days",
+        storage.retention_days,
+        Or("forever", SmallCount { min: 8, max: 36_500 }),
+        "For how long messages are kept; a group may say less for itself."
     ),
     setting!("log.filter", log.filter, LogFilter, "What is logged."),
 ];

@@ -2,12 +2,15 @@
 
 use super::Config;
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
 /// What the store is opened with: `store/` in the data directory, and the limits that the workers keep.
 #[must_use]
 pub fn storage_options(config: &Config) -> holdfast_storage::Options {
     let mut options = holdfast_storage::Options::new(config.data.join("store"));
     options.databases = config.storage.databases;
     options.cache_bytes = config.storage.cache_bytes;
+    options.limits.retention_ms = config.storage.retention_days.map_or(0, |days| u64::from(days) * DAY_MS);
     // The ranges of these settings are inside the store's own.
     options.limits.devices = u16::try_from(config.limits.devices).unwrap_or(u16::MAX);
     options.limits.group_members = u16::try_from(config.limits.group_members).unwrap_or(u16::MAX);
@@ -30,5 +33,15 @@ mod tests {
         let options = storage_options(&Config::default());
         assert!(options.validate().is_ok());
         assert!(options.directory.ends_with("store"));
+        assert_eq!(options.limits.retention_ms, 0);
+    }
+
+    #[test]
+    fn the_shortest_time_that_messages_are_kept_is_long_enough_for_the_store() {
+        let mut config = Config::default();
+        config.storage.retention_days = Some(8);
+        let options = storage_options(&config);
+        assert_eq!(options.limits.retention_ms, 8 * DAY_MS);
+        assert!(options.validate().is_ok());
     }
 }

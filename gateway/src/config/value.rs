@@ -207,22 +207,22 @@ pub fn show_duration(duration: Duration) -> String {
     format!("{}{name}", milliseconds / factor)
 }
 
-/// A domain's values, or `auto`.
-pub(super) struct OrAuto<D>(pub(super) D);
+/// A domain's values, or a word that says that there is none.
+pub(super) struct Or<D>(pub(super) &'static str, pub(super) D);
 
-impl<D: Domain> Domain for OrAuto<D> {
+impl<D: Domain> Domain for Or<D> {
     type Value = Option<D::Value>;
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
-        if text.trim() == "auto" { Ok(None) } else { self.0.parse(text).map(Some) }
+        if text.trim() == self.0 { Ok(None) } else { self.1.parse(text).map(Some) }
     }
     fn show(&self, value: &Self::Value) -> String {
-        value.as_ref().map_or_else(|| "auto".to_owned(), |value| self.0.show(value))
+        value.as_ref().map_or_else(|| self.0.to_owned(), |value| self.1.show(value))
     }
     fn json(&self, value: &Self::Value) -> Json {
-        value.as_ref().map_or_else(|| Json::from("auto"), |value| self.0.json(value))
+        value.as_ref().map_or_else(|| Json::from(self.0), |value| self.1.json(value))
     }
     fn allowed(&self) -> String {
-        format!("auto, or {}", self.0.allowed())
+        format!("{}, or {}", self.0, self.1.allowed())
     }
 }
 

@@ -8,7 +8,7 @@ use super::Exposition;
 pub fn store_source(workers: StatsHandle) -> impl Fn(&mut Exposition) + Send + Sync + 'static {
     move |page| {
         let stats = workers.stats();
-        let counters: [(&str, &str, u64); 12] = [
+        let counters: [(&str, &str, u64); 13] = [
             ("holdfast_store_commands_total", "Commands that the workers took.", stats.sum(|w| w.commands)),
             (
                 "holdfast_store_failed_commits_total",
@@ -34,6 +34,11 @@ pub fn store_source(workers: StatsHandle) -> impl Fn(&mut Exposition) + Send + S
                 "holdfast_store_failed_folds_total",
                 "Times that a user's list of conversations could not be written down.",
                 stats.sum(|w| w.failed_folds),
+            ),
+            (
+                "holdfast_store_expired_total",
+                "Events that were removed because they were old enough.",
+                stats.sum(|w| w.expired),
             ),
             (
                 "holdfast_store_gaps_total",

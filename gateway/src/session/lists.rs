@@ -55,7 +55,7 @@ impl Session {
     }
 
     pub(super) fn handle_group(&mut self, group: GroupView, context: &mut Context<'_>) {
-        let GroupView { conversation, title, open_history, members, seq, .. } = group;
+        let GroupView { conversation, title, open_history, members, seq, retention_days, .. } = group;
         if self.has_room(CONVERSATION_BYTES + title.len() + MEMBER_BYTES * members.len(), context) {
             let members = members
                 .into_iter()
@@ -66,7 +66,8 @@ impl Session {
                 })
                 .collect();
             let conversation = conversation.to_string();
-            let frame = chat::GroupState { conversation, title, open_history, members, seq: seq.0 };
+            let seq = seq.0;
+            let frame = chat::GroupState { conversation, title, open_history, members, seq, retention_days };
             self.write(context, server_frame::Frame::Group(frame));
         }
     }

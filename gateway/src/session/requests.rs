@@ -39,6 +39,7 @@ pub(super) fn client_id(frame: &client_frame::Frame) -> &str {
         | Frame::Leave(chat::Leave { client_id, .. })
         | Frame::Rename(chat::Rename { client_id, .. })
         | Frame::SetRole(chat::SetRole { client_id, .. })
+        | Frame::SetRetention(chat::SetRetention { client_id, .. })
         | Frame::Edit(chat::Edit { client_id, .. })
         | Frame::Delete(chat::Delete { client_id, .. }) => client_id,
         Frame::Hello(_)
@@ -107,6 +108,10 @@ pub(super) fn act(
         Frame::SetRole(set) => {
             let role = Role::try_from(set.role).map_err(|_| LimitError::Role { role: set.role })?;
             (conversation(&set.conversation)?, Act::Group(GroupChange::SetRole(UserId(set.user), role)))
+        }
+        Frame::SetRetention(set) => {
+            chat::check_retention(set.days)?;
+            (conversation(&set.conversation)?, Act::Group(GroupChange::Keep { days: set.days }))
         }
         Frame::Edit(edit) => {
             chat::check_content(edit.content.as_ref(), body_bytes)?;

@@ -285,6 +285,11 @@ impl Actor {
                 let title = format!("Title {}", self.messages);
                 Frame::Rename(chat::Rename { client_id, conversation, title })
             }
+            // For longer than any run takes.
+            16 => {
+                let days = [0, 1, 30, 365][self.below(4)];
+                Frame::SetRetention(chat::SetRetention { client_id, conversation, days })
+            }
             _ => {
                 let role = [Role::Member, Role::Admin, Role::Admin, Role::Owner][self.below(4)].into();
                 Frame::SetRole(chat::SetRole { client_id, conversation, user: somebody, role })

@@ -306,8 +306,8 @@ impl Judge {
         if !state.members.contains_key(&user) {
             let what = format!("user {user} is told of group {conversation} without being in it");
             self.accuse(Contract::Visibility, what, facts);
-        } else if (&told, &group.title, group.open_history)
-            != (&state.members, &state.title, state.open_history)
+        } else if (&told, &group.title, group.open_history, group.retention_days)
+            != (&state.members, &state.title, state.open_history, state.retention_days)
         {
             let what = format!(
                 "group {conversation} is told otherwise than its log at seq {}: {state:?}",

@@ -1000,6 +1000,7 @@ fn named(mut frame: client_frame::Frame, name: String) -> client_frame::Frame {
         Frame::Leave(it) => it.client_id = name,
         Frame::Rename(it) => it.client_id = name,
         Frame::SetRole(it) => it.client_id = name,
+        Frame::SetRetention(it) => it.client_id = name,
         Frame::Edit(it) => it.client_id = name,
         Frame::Delete(it) => it.client_id = name,
         _ => {}

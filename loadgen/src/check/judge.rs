@@ -1002,6 +1002,7 @@ fn is_event_of(frame: &client_frame::Frame, message: &chat::Message, conversatio
         (Frame::RemoveMember(sent), body::Kind::MemberRemoved(removed)) => sent.user == removed.user,
         (Frame::Leave(_), body::Kind::MemberLeft(_)) => true,
         (Frame::Rename(sent), body::Kind::Renamed(renamed)) => sent.title == renamed.title,
+        (Frame::SetRetention(sent), body::Kind::RetentionSet(set)) => sent.days == set.days,
         (Frame::SetRole(sent), body::Kind::RoleSet(set)) => (sent.user, sent.role) == (set.user, set.role),
         (Frame::Edit(sent), body::Kind::Edited(edited)) => {
             sent.seq == edited.seq && sent.content == edited.content

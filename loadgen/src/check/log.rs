@@ -35,6 +35,7 @@ pub(crate) struct Member {
 pub(crate) struct State {
     pub(crate) title: String,
     pub(crate) open_history: bool,
+    pub(crate) retention_days: u32,
     pub(crate) members: BTreeMap<u64, Member>,
 }
 
@@ -49,9 +50,12 @@ impl State {
         let role = self.members.get(&message.sender).map(|member| member.role);
         match kind_of(message) {
             Some(body::Kind::GroupCreated(_)) => message.seq == 1,
-            Some(body::Kind::MembersAdded(_) | body::Kind::MemberRemoved(_) | body::Kind::Renamed(_)) => {
-                role >= Some(Role::Admin)
-            }
+            Some(
+                body::Kind::MembersAdded(_)
+                | body::Kind::MemberRemoved(_)
+                | body::Kind::Renamed(_)
+                | body::Kind::RetentionSet(_),
+            ) => role >= Some(Role::Admin),
             Some(body::Kind::RoleSet(_)) => role >= Some(Role::Owner),
             _ => role.is_some(),
         }
@@ -86,6 +90,7 @@ impl State {
                 }
             }
             Some(body::Kind::Renamed(renamed)) => self.title.clone_from(&renamed.title),
+            Some(body::Kind::RetentionSet(set)) => self.retention_days = set.days,
             Some(body::Kind::RoleSet(set)) => {
                 if let Some(member) = self.members.get_mut(&set.user) {
                     member.role = Role::try_from(set.role).unwrap_or_default();

@@ -336,6 +336,7 @@ fn an_honest_history_passes() {
             open_history: false,
             members: vec![member(1, Role::Owner, 1), member(2, Role::Member, 1), member(3, Role::Member, 7)],
             seq: 8,
+            retention_days: 0,
         }),
     );
     assert!(scene.judge.is_at_rest());

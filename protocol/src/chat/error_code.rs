@@ -61,6 +61,8 @@ codes! {
     BAD_MEMBERS = "bad_members";
     /// A role is none of member (0), admin (1) and owner (2).
     BAD_ROLE = "bad_role";
+    /// A group keeps messages for 1 to 36,500 days, or (0) as long as the server keeps everything.
+    BAD_RETENTION = "bad_retention";
     /// The group would have more members than are allowed.
     TOO_MANY_MEMBERS = "too_many_members";
     /// More users in `watchPresence` than a session may watch.

@@ -194,7 +194,7 @@ mod tests {
                  `sync`, `ping`, `createGroup`, `addMembers`, `removeMember`, `leave`, `rename`, `setRole`, `edit`, \
                  `delete`, `history`, `typing`, `read`, `receipts`, `conversations`, `group`, \
                  `watchPresence`, `setAway`, `devices`, `revokeDevice`, \
-                 `block`, `unblock`, `setContact`, `setPrivacy`, `people`"
+                 `block`, `unblock`, `setContact`, `setPrivacy`, `people`, `setRetention`"
             );
         }
     }

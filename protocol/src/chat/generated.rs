@@ -4,7 +4,7 @@
 pub struct ClientFrame {
     #[prost(
         oneof = "client_frame::Frame",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
     )]
     pub frame: ::core::option::Option<client_frame::Frame>,
 }
@@ -68,6 +68,8 @@ pub mod client_frame {
         SetPrivacy(super::SetPrivacy),
         #[prost(message, tag = "28")]
         People(super::PeopleRequest),
+        #[prost(message, tag = "29")]
+        SetRetention(super::SetRetention),
     }
 }
 /// What a server sends.
@@ -153,7 +155,10 @@ pub struct Send {
 /// What a message says.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Body {
-    #[prost(oneof = "body::Kind", tags = "1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(
+        oneof = "body::Kind",
+        tags = "1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+    )]
     pub kind: ::core::option::Option<body::Kind>,
 }
 /// Nested message and enum types in `Body`.
@@ -183,6 +188,11 @@ pub mod body {
         Edited(super::Edited),
         #[prost(message, tag = "15")]
         Deleted(super::Deleted),
+        #[prost(message, tag = "16")]
+        RetentionSet(super::RetentionSet),
+        /// What stood here is older than the conversation keeps.
+        #[prost(message, tag = "17")]
+        Expired(super::Expired),
     }
 }
 /// Opaque bytes with a content type.
@@ -275,6 +285,17 @@ pub struct SetRole {
     pub user: u64,
     #[prost(enumeration = "Role", tag = "4")]
     pub role: i32,
+}
+/// Says for how long a group keeps what is written in it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRetention {
+    #[prost(string, tag = "1")]
+    pub client_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub conversation: ::prost::alloc::string::String,
+    /// 1 to 36,500; 0: as long as the server keeps everything.
+    #[prost(uint32, tag = "3")]
+    pub days: u32,
 }
 /// Replaces what a message of one's own says.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -462,6 +483,16 @@ pub struct RoleSet {
     #[prost(enumeration = "Role", tag = "2")]
     pub role: i32,
 }
+/// The group keeps what is written in it for so many days; 0: as long as the server keeps everything.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetentionSet {
+    #[prost(uint32, tag = "1")]
+    pub days: u32,
+}
+/// Only in pages: what stood here is older than the conversation keeps, and is gone. Nothing else is known of it but its
+/// `seq` and its `ordinal`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Expired {}
 /// An earlier message says something else now.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Edited {
@@ -747,6 +778,9 @@ pub struct GroupState {
     /// The last `seq` of the conversation that this takes into account.
     #[prost(uint64, tag = "5")]
     pub seq: u64,
+    /// For how many days it keeps what is written in it; 0: as long as the server keeps everything.
+    #[prost(uint32, tag = "6")]
+    pub retention_days: u32,
 }
 /// A member of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -886,7 +920,7 @@ pub struct Pong {
 #[repr(i32)]
 pub enum Role {
     Member = 0,
-    /// May add and remove members, rename the group, and delete messages of others.
+    /// May add and remove members, rename the group, say for how long it keeps messages, and delete those of others.
     Admin = 1,
     /// May do all that, give roles, and remove admins.
     Owner = 2,

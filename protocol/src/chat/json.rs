@@ -21,12 +21,13 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::{
     Accepted, Ack, AddMembers, Block, Body, ClientFrame, Content, ConversationState, Conversations,
     ConversationsRequest, CreateGroup, Custom, Delete, Deleted, DeviceState, Devices, DevicesRequest, Drain,
-    Edit, Edited, Entry, Error, Event, Gap, GroupCreated, GroupMember, GroupRequest, GroupState, Hello,
-    History, HistoryRequest, Leave, Limits, Media, MemberLeft, MemberReceipt, MemberRemoved, MembersAdded,
-    Message, Page, People, PeopleRequest, Person, Ping, Pong, Presence, Read, ReadMark, Receipts,
-    ReceiptsRequest, RemoveMember, Rename, Renamed, RevokeDevice, Role, RoleSet, Send, ServerFrame, SetAway,
-    SetContact, SetPrivacy, SetRole, Snapshot, Sync, Typing, Unblock, UserPresence, UserTyping,
-    WatchPresence, Welcome, body, client_frame, content, entry, server_frame,
+    Edit, Edited, Entry, Error, Event, Expired, Gap, GroupCreated, GroupMember, GroupRequest, GroupState,
+    Hello, History, HistoryRequest, Leave, Limits, Media, MemberLeft, MemberReceipt, MemberRemoved,
+    MembersAdded, Message, Page, People, PeopleRequest, Person, Ping, Pong, Presence, Read, ReadMark,
+    Receipts, ReceiptsRequest, RemoveMember, Rename, Renamed, RetentionSet, RevokeDevice, Role, RoleSet,
+    Send, ServerFrame, SetAway, SetContact, SetPrivacy, SetRetention, SetRole, Snapshot, Sync, Typing,
+    Unblock, UserPresence, UserTyping, WatchPresence, Welcome, body, client_frame, content, entry,
+    server_frame,
 };
 
 /// A message whose fields may all be there.
@@ -48,6 +49,24 @@ macro_rules! object {
                 $(if self.$field.is_present() {
                     map.serialize_entry($name, &Write(&self.$field))?;
                 })+
+                Ok(())
+            }
+        }
+    };
+}
+
+/// A message without fields.
+macro_rules! empty {
+    ($type:ident) => {
+        impl Object for $type {
+            const FIELDS: &'static [&'static str] = &[];
+            const ONE_OF: bool = false;
+
+            fn read_field<'de, A: MapAccess<'de>>(&mut self, _: usize, _: &mut A) -> Result<(), A::Error> {
+                unreachable!("it has no fields")
+            }
+
+            fn write_fields<M: SerializeMap>(&self, _: &mut M) -> Result<(), M::Error> {
                 Ok(())
             }
         }
@@ -97,6 +116,7 @@ object!(RemoveMember { "clientId" => client_id, "conversation" => conversation, 
 object!(Leave { "clientId" => client_id, "conversation" => conversation });
 object!(Rename { "clientId" => client_id, "conversation" => conversation, "title" => title });
 object!(SetRole { "clientId" => client_id, "conversation" => conversation, "user" => user, "role" => role });
+object!(SetRetention { "clientId" => client_id, "conversation" => conversation, "days" => days });
 object!(Edit { "clientId" => client_id, "conversation" => conversation, "seq" => seq, "content" => content });
 object!(Delete { "clientId" => client_id, "conversation" => conversation, "seq" => seq });
 object!(HistoryRequest {
@@ -109,6 +129,7 @@ object!(ConversationsRequest { "after" => after, "limit" => limit });
 object!(GroupRequest { "conversation" => conversation });
 object!(WatchPresence { "users" => users });
 object!(SetAway { "away" => away });
+empty!(DevicesRequest);
 object!(RevokeDevice { "device" => device });
 object!(Block { "user" => user });
 object!(Unblock { "user" => user });
@@ -131,7 +152,7 @@ object!(Conversations { "conversations" => conversations, "rev" => rev, "end" =>
 object!(Snapshot { "conversations" => conversations, "rev" => rev, "end" => end });
 object!(GroupState {
     "conversation" => conversation, "title" => title, "openHistory" => open_history, "members" => members,
-    "seq" => seq,
+    "seq" => seq, "retentionDays" => retention_days,
 });
 object!(GroupMember { "user" => user, "role" => role, "joined" => joined });
 object!(Receipts { "conversation" => conversation, "members" => members });
@@ -143,8 +164,10 @@ object!(MemberRemoved { "user" => user });
 object!(MemberLeft { "newOwner" => new_owner });
 object!(Renamed { "title" => title });
 object!(RoleSet { "user" => user, "role" => role });
+object!(RetentionSet { "days" => days });
 object!(Edited { "seq" => seq, "content" => content });
 object!(Deleted { "seq" => seq });
+empty!(Expired);
 object!(Ack { "rev" => rev });
 object!(Sync { "after" => after, "limit" => limit, "everyEntry" => every_entry });
 object!(Ping { "nonce" => nonce });
@@ -183,6 +206,7 @@ one_of!(ClientFrame.frame: client_frame::Frame {
     "conversations" => Conversations, "group" => Group, "watchPresence" => WatchPresence,
     "setAway" => SetAway, "devices" => Devices, "revokeDevice" => RevokeDevice, "block" => Block,
     "unblock" => Unblock, "setContact" => SetContact, "setPrivacy" => SetPrivacy, "people" => People,
+    "setRetention" => SetRetention,
 });
 one_of!(ServerFrame.frame: server_frame::Frame {
     "welcome" => Welcome, "accepted" => Accepted, "event" => Event, "page" => Page,
@@ -194,22 +218,10 @@ one_of!(Body.kind: body::Kind {
     "text" => Text, "custom" => Custom, "media" => Media, "groupCreated" => GroupCreated,
     "membersAdded" => MembersAdded, "memberRemoved" => MemberRemoved, "memberLeft" => MemberLeft,
     "renamed" => Renamed, "roleSet" => RoleSet, "edited" => Edited, "deleted" => Deleted,
+    "retentionSet" => RetentionSet, "expired" => Expired,
 });
 one_of!(Content.kind: content::Kind { "text" => Text, "custom" => Custom, "media" => Media });
 one_of!(Entry.kind: entry::Kind { "message" => Message, "read" => Read });
-
-impl Object for DevicesRequest {
-    const FIELDS: &'static [&'static str] = &[];
-    const ONE_OF: bool = false;
-
-    fn read_field<'de, A: MapAccess<'de>>(&mut self, _: usize, _: &mut A) -> Result<(), A::Error> {
-        unreachable!("it has no fields")
-    }
-
-    fn write_fields<M: SerializeMap>(&self, _: &mut M) -> Result<(), M::Error> {
-        Ok(())
-    }
-}
 
 /// Reads one object and nothing after it.
 pub(super) fn from_slice<T: Object>(bytes: &[u8]) -> Result<T, serde_json::Error> {

@@ -35,6 +35,9 @@ pub const PEOPLE_MAX: u32 = 1_000;
 /// Conversations of an answer to a `conversations` that does not say how many.
 pub const LIST_CONVERSATIONS: u32 = 100;
 
+/// Days for which a group keeps what is written in it, at the most: a hundred years.
+pub const RETENTION_DAYS_MAX: u32 = 36_500;
+
 /// Users whose presence one session watches, unless the server is told otherwise.
 pub const WATCHED_USERS_MAX: u32 = 500;
 
@@ -155,6 +158,14 @@ pub enum LimitError {
         /// What was asked for.
         role: i32,
     },
+    /// Longer than anybody keeps anything.
+    #[error(
+        "a group keeps messages for 1 to {RETENTION_DAYS_MAX} days, or as long as the server does (0), not for {days}"
+    )]
+    Retention {
+        /// What was asked for.
+        days: u32,
+    },
     /// Both directions at once.
     #[error("a history goes `before` a message or `after` one, not both")]
     TwoDirections,
@@ -196,6 +207,7 @@ impl LimitError {
             Self::TooManyMembers { .. } => error_code::TOO_MANY_MEMBERS,
             Self::TooManyWatched { .. } => error_code::TOO_MANY_WATCHED,
             Self::Role { .. } => error_code::BAD_ROLE,
+            Self::Retention { .. } => error_code::BAD_RETENTION,
             Self::User { .. } => error_code::BAD_USER,
             Self::Privacy { .. } => error_code::BAD_PRIVACY,
             Self::PeopleLimit { .. } => error_code::BAD_LIMIT,
@@ -246,7 +258,9 @@ pub fn check_body(body: Option<&Body>, bytes_max: usize) -> Result<(), LimitErro
         | body::Kind::Renamed(_)
         | body::Kind::RoleSet(_)
         | body::Kind::Edited(_)
-        | body::Kind::Deleted(_) => Err(LimitError::ServerBody),
+        | body::Kind::Deleted(_)
+        | body::Kind::RetentionSet(_)
+        | body::Kind::Expired(_) => Err(LimitError::ServerBody),
     }
 }
 
@@ -299,6 +313,14 @@ pub fn check_title(title: &str) -> Result<(), LimitError> {
         1..=TITLE_BYTES_MAX => Ok(()),
         bytes => Err(LimitError::Title { bytes }),
     }
+}
+
+/// Checks for how many days a group is to keep messages.
+///
+/// # Errors
+/// When it is more than [`RETENTION_DAYS_MAX`].
+pub fn check_retention(days: u32) -> Result<(), LimitError> {
+    if days > RETENTION_DAYS_MAX { Err(LimitError::Retention { days }) } else { Ok(()) }
 }
 
 /// Checks a list of users to be members of a group that has `present` already; `max` is [`GROUP_MEMBERS_MAX`] by

@@ -42,7 +42,7 @@ pub use format::{
 pub use generated::*;
 pub use limits::{
     LimitError, check_body, check_client_id, check_content, check_device, check_history_limit,
-    check_list_limit, check_members, check_other, check_page_limit, check_people_limit, check_title,
-    check_watched,
+    check_list_limit, check_members, check_other, check_page_limit, check_people_limit, check_retention,
+    check_title, check_watched,
 };
 pub use splice::{event_bytes, page_bytes, write_event, write_page};

@@ -92,6 +92,8 @@ fn body() -> impl Strategy<Value = Body> {
         (number(), prop::option::of(content()))
             .prop_map(|(seq, content)| Kind::Edited(Edited { seq, content })),
         number().prop_map(|seq| Kind::Deleted(Deleted { seq })),
+        small().prop_map(|days| Kind::RetentionSet(chat::RetentionSet { days })),
+        Just(Kind::Expired(chat::Expired {})),
     ];
     prop::option::of(kind).prop_map(|kind| Body { kind })
 }
@@ -183,6 +185,9 @@ fn group_request() -> impl Strategy<Value = client_frame::Frame> {
         (text(), text(), number(), role()).prop_map(|(client_id, conversation, user, role)| {
             Frame::SetRole(SetRole { client_id, conversation, user, role })
         }),
+        (text(), text(), small()).prop_map(|(client_id, conversation, days)| {
+            Frame::SetRetention(chat::SetRetention { client_id, conversation, days })
+        }),
     ]
 }
 
@@ -263,13 +268,14 @@ fn group_state() -> impl Strategy<Value = GroupState> {
     let member =
         (number(), role(), number()).prop_map(|(user, role, joined)| GroupMember { user, role, joined });
     let members = prop::collection::vec(member, 0..3);
-    (text(), text(), any::<bool>(), members, number()).prop_map(
-        |(conversation, title, open_history, members, seq)| GroupState {
+    (text(), text(), any::<bool>(), members, number(), small()).prop_map(
+        |(conversation, title, open_history, members, seq, retention_days)| GroupState {
             conversation,
             title,
             open_history,
             members,
             seq,
+            retention_days,
         },
     )
 }

@@ -10,6 +10,7 @@ use super::{Checker, in_bites};
 use crate::blocks::{self, Blocks, Hidden};
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
+use crate::floor::Floor;
 use crate::inbox::Facts;
 use crate::people::{self, About, Settings};
 
@@ -78,6 +79,7 @@ impl Checker {
         conversation: ConversationId,
         made: Option<Blocks>,
         own_changes: &BTreeMap<(UserId, Seq), Seq>,
+        floor: Seq,
     ) -> Result<(), StoreError> {
         let Some((low, high)) = conversation.users() else { return Ok(()) };
         let mut kept_changes = BTreeMap::new();
@@ -103,7 +105,7 @@ impl Checker {
             }
             let mut made = made.unwrap_or_default();
             (made.by_low, made.by_high) = (by_low, by_high);
-            if kept == Some(made) {
+            if kept.is_some_and(|kept| made.of_what_is_left(&kept, floor) == kept) {
                 return Ok(());
             }
         } else if made.is_none() {
@@ -119,6 +121,7 @@ impl Checker {
     /// Copies of events that only their senders see, of other databases' conversations.
     pub(super) fn hidden_copies(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
         let mut of = ConversationId(0);
+        let mut floor = Floor::default();
         let (mut made, mut kept) = (BTreeMap::new(), BTreeMap::new());
         in_bites(store, Table::Hidden, 32, |key, value| {
             let Some((conversation, sender, seq)) = blocks::split_hidden_key(key) else {
@@ -132,6 +135,7 @@ impl Checker {
             if conversation != of {
                 self.own_changes(number, of, &made, &kept);
                 (of, made, kept) = (conversation, BTreeMap::new(), BTreeMap::new());
+                floor = self.floor(number, store, conversation);
             }
             match Hidden::open(key, value) {
                 Err(error) => self.problem(Some(number), error.to_string()),
@@ -143,7 +147,9 @@ impl Checker {
                         return Ok(());
                     }
                     let entry = MessageEntry::decode(&record.entry);
-                    if let Some(amends) = entry.as_ref().and_then(|entry| Facts::of(entry).amends) {
+                    if let Some(amends) = entry.as_ref().and_then(|entry| Facts::of(entry).amends)
+                        && amends >= floor.seq
+                    {
                         made.insert((sender, amends), seq);
                     }
                     let is_of = entry.is_some_and(|entry| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_protocol::chat::{self, body};
-use holdfast_protocol::id::{ConversationId, DeviceId, MessageId, Seq, UserId};
+use holdfast_protocol::id::{ConversationId, MessageId, Seq, UserId};
 use holdfast_router::Key as RouteKey;
 use prost::Message as _;
 
@@ -13,18 +13,15 @@ use crate::blocks::{At, Blocks};
 use crate::command::Users;
 use crate::engine::{Store, StoreError, Table, Visit};
 use crate::entry::MessageEntry;
+use crate::floor::{Floor, floor_key};
 use crate::group::Group;
-use crate::inbox;
+use crate::inbox::{self, Facts};
 use crate::layout::{self, Known};
-use crate::worker::{open_amended, open_mark, receipt_keys};
+use crate::worker::{dedupe_key, open_amended, open_mark, receipt_keys};
 
 impl Checker {
-    /// Every message, and every event that only its sender sees: how many there are, and the newest id.
-    pub(super) fn messages(
-        &mut self,
-        number: u16,
-        store: &impl Store,
-    ) -> Result<(u64, MessageId), StoreError> {
+    /// Every message, and every event that only its sender sees.
+    pub(super) fn messages(&mut self, number: u16, store: &impl Store) -> Result<Tally, StoreError> {
         let mut log = Log::default();
         let mut tally = Tally::default();
         in_bites(store, Table::Messages, 24, |key, value| {
@@ -62,13 +59,26 @@ impl Checker {
             let conversation = ConversationId(u128::from_be_bytes(conversation));
             let (from, to) =
                 (layout::message_key(conversation, Seq(1)), layout::message_key(conversation, Seq(u64::MAX)));
-            if store.last(Table::Messages, &from, &to)?.is_none() {
+            // Those that have a floor are looked at with it.
+            if store.last(Table::Messages, &from, &to)?.is_none() && !has_floor(store, conversation)? {
                 let mut log = self.begin_log(number, store, conversation)?;
                 self.end_of_log(number, store, &mut log, &mut tally)?;
             }
             Ok(())
         })?;
-        Ok((tally.count, tally.newest))
+        // Where everything is gone.
+        in_bites(store, Table::Floors, 16, |key, _| {
+            let Ok(conversation) = <[u8; 16]>::try_from(key) else { return Ok(()) };
+            let conversation = ConversationId(u128::from_be_bytes(conversation));
+            let (from, to) =
+                (layout::message_key(conversation, Seq(1)), layout::message_key(conversation, Seq(u64::MAX)));
+            if self.owns(number, conversation) && store.last(Table::Messages, &from, &to)?.is_none() {
+                let mut log = self.begin_log(number, store, conversation)?;
+                self.end_of_log(number, store, &mut log, &mut tally)?;
+            }
+            Ok(())
+        })?;
+        Ok(tally)
     }
 
     fn begin_log(
@@ -82,7 +92,8 @@ impl Checker {
             self.problem(Some(number), format!("conversation {conversation} belongs into another database"));
         }
         let hidden = self.hidden_in(number, store, conversation)?;
-        Ok(Log { conversation: Some(conversation), hidden, ..Log::default() })
+        let floor = self.floor(number, store, conversation);
+        Ok(Log { conversation: Some(conversation), hidden, floor, ..Log::default() })
     }
 
     /// The next event, if it is one that only its sender sees.
@@ -111,7 +122,9 @@ impl Checker {
     ) -> Result<(), StoreError> {
         let Some(at) = log.conversation else { return Ok(()) };
         tally.count += 1;
-        if seq != log.last.next() {
+        log.reach(seq);
+        let is_whole = seq >= log.floor.seq;
+        if is_whole && seq != log.last.next() {
             let last = log.last;
             self.problem(Some(number), format!("conversation {at} has seq {seq} after {last}"));
         }
@@ -131,7 +144,12 @@ impl Checker {
         log.last_id = entry.message_id;
         let counts = inbox::says_something(entry.body);
         let ordinal = log.ordinal + u64::from(counts);
-        if entry.ordinal.is_some_and(|says| says != ordinal) {
+        if !is_whole && !Facts::of(&entry).is_of_group() {
+            let floor = log.floor.seq;
+            let what = format!("message {seq} of {at} is still there, though it begins at {floor}");
+            self.problem(Some(number), what);
+        }
+        if is_whole && entry.ordinal.is_some_and(|says| says != ordinal) {
             let says = entry.ordinal();
             let what = format!("message {seq} of {at} says that it is number {says}, but it is {ordinal}");
             self.problem(Some(number), what);
@@ -168,7 +186,14 @@ impl Checker {
         while !log.hidden.is_empty() {
             self.hidden_event(number, store, log, tally)?;
         }
-        self.end_of_blocks(number, store, conversation, log.blocks, &log.own_changes)?;
+        log.reach(log.floor.seq);
+        self.report.expired += log.expired();
+        tally.expired += log.expired();
+        // What was changed is not there any more.
+        let floor = log.floor.seq;
+        log.amended.retain(|&seq, _| seq >= floor);
+        log.own_changes.retain(|&(_, seq), _| seq >= floor);
+        self.end_of_blocks(number, store, conversation, log.blocks, &log.own_changes, floor)?;
         let log = &*log;
         if conversation.users().is_none() {
             self.groups += 1;
@@ -249,6 +274,10 @@ impl Checker {
             Visit::More
         })?;
         for (user, read, says) in ordinals {
+            if read < log.floor.last_gone() {
+                // Nobody knows any more.
+                continue;
+            }
             let key = layout::message_key(conversation, read);
             let mut message = store.get(Table::Messages, &key)?.map(|sealed| entry_in(&sealed));
             // What came when a block had ended counts as read, though the user has not seen it.
@@ -257,8 +286,11 @@ impl Checker {
                     message = self.hidden_entry(store, conversation, sender, read)?;
                 }
             }
-            let ordinal =
+            let mut ordinal =
                 message.as_ref().and_then(|bytes| MessageEntry::decode(bytes)).map(|it| it.ordinal());
+            if read == log.floor.last_gone() {
+                ordinal = Some(log.floor.ordinal);
+            }
             if ordinal != Some(says) {
                 let what =
                     format!("user {user} has read {conversation} up to {read}, which is not number {says}");
@@ -294,9 +326,7 @@ impl Checker {
         store: &impl Store,
         entry: &MessageEntry<'_>,
     ) -> Result<(), StoreError> {
-        let device = DeviceId::from_name(&String::from_utf8_lossy(entry.device));
-        let fingerprint = layout::fingerprint(entry.conversation, entry.sender, device, entry.client_id);
-        let key = layout::dedupe_key(&fingerprint);
+        let key = dedupe_key(entry);
         let known = match store.get(Table::Dedupe, &key)? {
             Some(value) => Known::open(&key, &value).ok(),
             None => None,
@@ -313,6 +343,7 @@ impl Checker {
         number: u16,
         store: &impl Store,
         messages: u64,
+        expired: u64,
     ) -> Result<(), StoreError> {
         let (mut count, mut damaged) = (0u64, 0u64);
         in_bites(store, Table::Dedupe, 16, |key, value| {
@@ -323,7 +354,8 @@ impl Checker {
         if damaged > 0 {
             self.problem(Some(number), format!("{damaged} dedupe records are damaged"));
         }
-        if count != messages {
+        // Of what is gone those may be there that somebody might still send again.
+        if !(messages..=messages + expired).contains(&count) {
             self.problem(Some(number), format!("there are {messages} messages, but {count} dedupe records"));
         }
         Ok(())
@@ -340,6 +372,9 @@ pub(super) struct Log {
     ordinal: u64,
     /// Nobody's, if it is a direct one.
     group: Group,
+    /// Where it begins, and how many events before it are still there.
+    floor: Floor,
+    left: u64,
     /// Message → its last change.
     amended: BTreeMap<Seq, Seq>,
     /// Events that only their senders see, as far as they are still to come.
@@ -352,12 +387,30 @@ pub(super) struct Log {
 
 /// What the messages of a database add up to.
 #[derive(Debug, Default)]
-struct Tally {
-    count: u64,
-    newest: MessageId,
+pub(super) struct Tally {
+    /// How many there are.
+    pub(super) count: u64,
+    /// How many there were, that are gone.
+    pub(super) expired: u64,
+    /// The newest id.
+    pub(super) newest: MessageId,
 }
 
 impl Log {
+    /// The next event is this one. What is before the floor need not be there, and is counted by it.
+    fn reach(&mut self, seq: Seq) {
+        if seq < self.floor.seq {
+            self.left += 1;
+        } else if self.last < self.floor.last_gone() {
+            (self.last, self.ordinal) = (self.floor.last_gone(), self.floor.ordinal);
+        }
+    }
+
+    /// Events that are gone.
+    fn expired(&self) -> u64 {
+        self.floor.last_gone().0.saturating_sub(self.left)
+    }
+
     /// Who gets this event, the next one; or what is wrong with it. `only`: who alone sees it.
     fn recipients(&mut self, entry: &MessageEntry<'_>, only: Option<UserId>) -> Result<Users, &'static str> {
         let body = chat::Body::decode(entry.body).ok().and_then(|body| body.kind);
@@ -389,4 +442,8 @@ impl Log {
         let gone = self.group.apply(entry.seq, entry.sender, &kind);
         Ok(self.group.members().iter().map(|member| member.user).chain(gone).collect())
     }
+}
+
+fn has_floor(store: &impl Store, conversation: ConversationId) -> Result<bool, StoreError> {
+    Ok(store.get(Table::Floors, &floor_key(conversation))?.is_some())
 }

@@ -12,6 +12,7 @@ use super::{Checker, entry_in, in_bites, slice_of, split_message_key, split_pair
 use crate::device::Kept;
 use crate::engine::{Store, StoreError, Table};
 use crate::entry::MessageEntry;
+use crate::floor::Floor;
 use crate::inbox::{self, Facts, Item, OwnMark, Traits};
 use crate::layout;
 use crate::listing::{Listed, read_checkpoint};
@@ -20,6 +21,7 @@ impl Checker {
     /// Messages of other databases' conversations, for users of this one.
     pub(super) fn copies(&mut self, number: u16, store: &impl Store) -> Result<(), StoreError> {
         let mut conversation = None;
+        let mut floor = Floor::default();
         let mut amended = BTreeMap::new();
         in_bites(store, Table::Copies, 24, |key, value| {
             let Some((at, seq)) = split_message_key(key) else {
@@ -33,12 +35,14 @@ impl Checker {
                 if self.owns(number, at) {
                     self.problem(Some(number), format!("there are copies of {at} beside it"));
                 }
+                floor = self.floor(number, store, at);
             }
             match layout::open(Table::Copies, key, value) {
                 Err(error) => self.problem(Some(number), error.to_string()),
                 Ok(bytes) => match MessageEntry::decode(&bytes) {
                     Some(entry) if (entry.conversation, entry.seq) == (at, seq) => {
-                        amended.extend(Facts::of(&entry).amends.map(|amends| (amends, seq)));
+                        let amends = Facts::of(&entry).amends.filter(|&amends| amends >= floor.seq);
+                        amended.extend(amends.map(|amends| (amends, seq)));
                     }
                     _ => self.problem(Some(number), format!("the copy of {seq} of {at} is not of it")),
                 },
@@ -51,7 +55,7 @@ impl Checker {
         }
     }
 
-    fn owns(&self, number: u16, conversation: ConversationId) -> bool {
+    pub(super) fn owns(&self, number: u16, conversation: ConversationId) -> bool {
         self.assignment.owner(RouteKey::Conversation(conversation).slice()).0 == number
     }
 
@@ -141,6 +145,15 @@ impl Checker {
             }
         };
         let Some(bytes) = bytes else {
+            if let &Item::Message { conversation, seq, .. } = &item
+                && seq < self.floor(number, store, conversation).seq
+            {
+                if let Err(what) = inbox.expired(conversation, seq) {
+                    self.problem(Some(number), format!("entry {rev} of user {user} {what}"));
+                }
+                inbox.list(conversation, rev, &item, None);
+                return Ok(());
+            }
             self.problem(
                 Some(number),
                 format!("entry {rev} of user {user} names a message that is not there"),
@@ -159,7 +172,12 @@ impl Checker {
         if let Err(what) = inbox.message(&entry, &is) {
             self.problem(Some(number), format!("entry {rev} of user {user} {what}"));
         }
-        self.kept[slice_of(user)].add(user, &entry, &bytes);
+        let is_gone = matches!(item, Item::Whole(_))
+            && !Facts::of(&entry).is_of_group()
+            && entry.seq < self.floor(number, store, entry.conversation).seq;
+        if !is_gone {
+            self.kept[slice_of(user)].add(user, &entry, &bytes);
+        }
         let event = chat::Body::decode(entry.body).ok().and_then(|body| body.kind);
         inbox.list(entry.conversation, rev, &is, event.as_ref());
         Ok(())
@@ -277,6 +295,16 @@ impl Inbox {
         let may_skip = entry.conversation.users().is_some() || begins_for(entry, self.user);
         if entry.seq != before.next() && !(entry.seq > before && may_skip) {
             return Err(format!("is {} of {} after {before}", entry.seq, entry.conversation));
+        }
+        Ok(())
+    }
+
+    /// The next entry is a message that is gone.
+    fn expired(&mut self, conversation: ConversationId, seq: Seq) -> Result<(), String> {
+        let place = self.places.entry(conversation).or_default();
+        let before = std::mem::replace(&mut place.seq, seq);
+        if seq != before.next() && !(seq > before && conversation.users().is_some()) {
+            return Err(format!("is {seq} of {conversation} after {before}, and gone"));
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ impl Checker {
                     let (conversation, seq) = match intent.what {
                         Intended::Message { conversation, seq } => (conversation, seq),
                         Intended::Read(_)
+                        | Intended::Floor { .. }
                         | Intended::Delivered { .. }
                         | Intended::Blocks { .. }
                         | Intended::BlockedBy { .. } => {
@@ -69,6 +70,8 @@ impl Checker {
                     let message = store.get(Table::Messages, &key)?.map(|sealed| entry_in(&sealed));
                     match message.or(hidden) {
                         Some(entry) => found.push((intent, entry)),
+                        // So old that it is not to arrive any more.
+                        None if seq < self.floor(number, store, conversation).seq => {}
                         None => {
                             let what = format!(
                                 "an intent names message {seq} of {conversation}, which is not there"

@@ -276,7 +276,7 @@ fn write_buffer_bytes(config: &Config) -> u64 {
 /// When the write buffer of a table is full.
 fn buffer_bytes(table: Table, config: &Config) -> u64 {
     let share = match table {
-        Table::Messages => 27,
+        Table::Messages => 26,
         Table::Copies => 22,
         Table::Inbox => 15,
         Table::Dedupe => 14,
@@ -290,7 +290,8 @@ fn buffer_bytes(table: Table, config: &Config) -> u64 {
         | Table::Seen
         | Table::People
         | Table::Blocks
-        | Table::Hidden => 1,
+        | Table::Hidden
+        | Table::Floors => 1,
     };
     (write_buffer_bytes(config) / 2 / 100 * share).max(64 * 1024)
 }

@@ -58,11 +58,13 @@ pub enum Table {
     Blocks,
     /// (conversation, sender, seq) → an entry that only its sender sees.
     Hidden,
+    /// conversation → the first event that is there; see `crate::floor`.
+    Floors,
 }
 
 impl Table {
     /// All tables, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Messages,
         Self::Dedupe,
         Self::Inbox,
@@ -78,6 +80,7 @@ impl Table {
         Self::People,
         Self::Blocks,
         Self::Hidden,
+        Self::Floors,
     ];
 
     /// Its name on disk.
@@ -99,6 +102,7 @@ impl Table {
             Self::People => "people",
             Self::Blocks => "blocks",
             Self::Hidden => "hidden",
+            Self::Floors => "floors",
         }
     }
 }

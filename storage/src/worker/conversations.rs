@@ -346,6 +346,10 @@ impl<S: Store> Worker<S> {
         went: Option<Seq>,
         (first, last): (Seq, Seq),
     ) -> Result<Vec<Bytes>, StoreError> {
+        let first = first.max(self.floor(conversation)?.seq);
+        if first > last {
+            return Ok(Vec::new());
+        }
         let known_changes = if listed.gone { listed.seq } else { went.unwrap_or(Seq(u64::MAX)) };
         let (part, table) = (Part { conversation, first, last, backward: true }, self.table_of(conversation));
         if self.is_split(table, conversation, user)? {
@@ -452,7 +456,8 @@ impl<S: Store> Worker<S> {
         let seq = self.tip(conversation).map_err(|error| self.unreadable(&error))?.seq;
         let members = group.members().iter().map(|it| (it.user, it.role, it.joined)).collect();
         let (title, open_history) = (group.title().to_owned(), group.is_open_history());
-        let view = GroupView { session, conversation, title, open_history, members, seq };
+        let retention_days = group.kept_days().unwrap_or_default();
+        let view = GroupView { session, conversation, title, open_history, members, seq, retention_days };
         Ok(Delivery::Group(Box::new(view)))
     }
 }

@@ -14,6 +14,9 @@ use crate::inbox::{Facts, Item};
 use crate::layout::{self, Intended, Intent, RING};
 use crate::planted;
 
+/// Positions that were made within this time need not be told apart.
+const MADE_TOGETHER_MS: u64 = 60_000;
+
 /// The log for one target.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -33,6 +36,8 @@ pub(super) struct Outgoing {
     /// What the present batch adds.
     intents: Vec<Intent>,
     entries: Vec<(Users, Arrival)>,
+    /// Positions that are not confirmed, each standing for those up to the next, and when they were made at the earliest.
+    made: VecDeque<(u64, u64)>,
     /// Entries that need not be read back: those of the last batch, or those that were refused.
     at_hand: Option<Stretch>,
 }
@@ -59,6 +64,7 @@ impl Outgoing {
             on_the_way: VecDeque::new(),
             intents: Vec::new(),
             entries: Vec::new(),
+            made: VecDeque::new(),
             at_hand: None,
         };
         out.head = read_log_head(store, target)?;
@@ -69,7 +75,12 @@ impl Outgoing {
     /// The store was opened again: a refused batch may be in it.
     pub(super) fn reload(&mut self, store: &impl Store, target: u16) -> Result<(), StoreError> {
         if !self.local {
+            let before = self.head;
             self.head = read_log_head(store, target)?;
+            if self.head > before {
+                // Nobody knows when.
+                self.made.push_back((before + 1, 0));
+            }
             self.at_hand = None;
         }
         Ok(())
@@ -82,6 +93,11 @@ impl Outgoing {
     /// No room for another position until the target confirms.
     pub(super) fn is_full(&self) -> bool {
         !self.local && (!self.greeted || self.head - self.acked >= RING)
+    }
+
+    /// Whether what the target has not confirmed was made since then.
+    pub(super) fn is_younger(&self, since_ms: u64) -> bool {
+        self.made.front().is_none_or(|&(_, made_ms)| made_ms >= since_ms)
     }
 
     /// Positions that the target has not confirmed.
@@ -107,9 +123,12 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn commit(&mut self) {
+    pub(super) fn commit(&mut self, now_ms: u64) {
         if !self.intents.is_empty() {
             self.intents.clear();
+            if self.made.back().is_none_or(|&(_, made_ms)| now_ms.abs_diff(made_ms) >= MADE_TOGETHER_MS) {
+                self.made.push_back((self.head + 1, now_ms));
+            }
             let entries = std::mem::take(&mut self.entries);
             // What is at hand and still to be sent comes first.
             if self.at_hand.as_ref().is_none_or(|stretch| stretch.previous != self.sent) {
@@ -161,6 +180,10 @@ impl Outgoing {
                     Intended::Read(mark) => {
                         bytes += size_of::<OwnMark>();
                         Arrival::Read(mark)
+                    }
+                    Intended::Floor { conversation, seq } => {
+                        bytes += size_of::<Arrival>();
+                        Arrival::Floor { conversation, seq }
                     }
                     Intended::Delivered { conversation, seq } => {
                         bytes += size_of::<Arrival>();
@@ -410,6 +433,7 @@ impl<S: Store> Worker<S> {
                     self.set_blocked_by(conversation, user, blocks)?;
                 }
             }
+            &Arrival::Floor { conversation, seq } => self.floor_rises(conversation, seq)?,
             &Arrival::Delivered { conversation, seq } => {
                 for &user in users {
                     self.delivered(user, conversation, seq);
@@ -437,6 +461,9 @@ impl<S: Store> Worker<S> {
             return;
         }
         out.acked = out.acked.max(position);
+        while out.made.get(1).map_or(out.head, |&(next, _)| next - 1) <= out.acked && !out.made.is_empty() {
+            out.made.pop_front();
+        }
         if again && planted::INTENTS_FORGOTTEN.is_planted() {
             out.acked = out.head;
         }

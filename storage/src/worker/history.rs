@@ -27,6 +27,8 @@ impl<S: Store> Worker<S> {
     fn read_history(&mut self, request: &HistoryRequest) -> Result<Delivery, Refusal> {
         let &HistoryRequest { user, session, conversation, from, limit } = request;
         let visible_from = self.visible_from(conversation, user)?;
+        let floor = self.floor(conversation).map_err(|error| self.unreadable(&error))?;
+        let visible_from = visible_from.max(floor.seq);
         let tip = self.tip(conversation).map_err(|error| self.unreadable(&error))?;
         let head = tip.seq;
         let (most, page_bytes) = (self.identity.limits.history_messages, self.identity.limits.page_bytes);

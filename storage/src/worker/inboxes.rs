@@ -9,7 +9,9 @@ use super::spent::ITEM_BYTES;
 use super::{Pending, Worker};
 use crate::blocks::Hidden;
 use crate::engine::{Batch, Store, StoreError, Table, Visit};
-use crate::inbox::{Item, Pack, Record};
+use crate::entry::MessageEntry;
+use crate::floor;
+use crate::inbox::{Facts, Item, Pack, Record};
 use crate::layout;
 
 /// Entries of a page.
@@ -103,9 +105,14 @@ impl<S: Store> Worker<S> {
     /// An item as an entry.
     fn whole(&self, user: UserId, rev: Rev, item: Item) -> Result<Bytes, StoreError> {
         match item {
-            Item::Whole(entry) => Ok(entry),
+            Item::Whole(entry) => {
+                let Some(of) = MessageEntry::decode(&entry) else { return Ok(entry) };
+                let (conversation, seq, ordinal) = (of.conversation, of.seq, of.ordinal());
+                let is_gone = seq < self.floor(conversation)?.seq && !Facts::of(&of).is_of_group();
+                Ok(if is_gone { floor::expired(conversation, seq, ordinal) } else { entry })
+            }
             Item::Read(mark) => Ok(mark.entry()),
-            Item::Message { conversation, seq, .. } => {
+            Item::Message { conversation, seq, ordinal, .. } => {
                 let table = self.table_of(conversation);
                 let key = layout::message_key(conversation, seq);
                 if let Some(sealed) = self.store.get(table, &key)? {
@@ -113,6 +120,9 @@ impl<S: Store> Worker<S> {
                 }
                 match self.hidden(conversation, user, seq)? {
                     Some(Hidden { entry, .. }) if !entry.is_empty() => Ok(entry),
+                    _ if seq < self.floor(conversation)?.seq => {
+                        Ok(floor::expired(conversation, seq, ordinal))
+                    }
                     _ => {
                         let inbox_key = layout::inbox_key(user, rev);
                         Err(layout::corrupt(

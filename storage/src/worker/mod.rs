@@ -80,6 +80,7 @@ mod notes;
 mod people;
 mod presence;
 mod receipts;
+mod retention;
 mod send;
 mod spent;
 #[cfg(test)]
@@ -101,6 +102,8 @@ use last_seen::LastSeen;
 use presence::Changes;
 use receipts::FreshMarks;
 pub(crate) use receipts::{open_mark, receipt_keys};
+use retention::Retention;
+pub(crate) use retention::{dedupe_key, read_floor};
 use spent::Spent;
 use wishes::{Wish, Wishes};
 
@@ -194,6 +197,7 @@ pub struct Worker<S> {
     sessions: Sessions,
     cursors: Cursors,
     undelivered: Untold,
+    retention: Retention,
     names: Names,
     last_seen: LastSeen,
     changes: Changes,
@@ -310,6 +314,7 @@ impl<S: Store> Worker<S> {
             outgoing.push(Outgoing::open(&store, other, other == identity.number)?);
             incoming.push(Incoming::open(&store, other, other == identity.number)?);
         }
+        let retention = Retention::open(&store)?;
         let heads = identity.limits.cached_heads;
         let workers = identity.workers;
         Ok(Self {
@@ -338,6 +343,7 @@ impl<S: Store> Worker<S> {
             sessions: Sessions::default(),
             cursors: Cursors::default(),
             undelivered: Untold::default(),
+            retention,
             names: Names::default(),
             last_seen: LastSeen::default(),
             changes: Changes::default(),
@@ -365,6 +371,7 @@ impl<S: Store> Worker<S> {
         self.counters.commands.add(commands.len() as u64);
         self.retry(effects);
         self.fold_some();
+        self.expire_some();
         self.decide_all(commands);
         match self.commit() {
             Ok(()) => {}
@@ -446,7 +453,8 @@ impl<S: Store> Worker<S> {
             limits.retry_ms,
         );
         let retry = retry.then_some(limits.retry_ms);
-        [retry, cursors, last_seen, presence].into_iter().flatten().min()
+        let retention = self.retention_due_in_ms(now_ms);
+        [retry, cursors, last_seen, presence, retention].into_iter().flatten().min()
     }
 
     /// How many sessions are registered.
@@ -614,9 +622,11 @@ impl<S: Store> Worker<S> {
         self.groups.commit();
         self.cursors.commit();
         self.undelivered.commit();
+        self.retention.commit();
         self.last_seen.commit();
         self.lists.commit();
-        self.outgoing.iter_mut().for_each(Outgoing::commit);
+        let now_ms = self.now_ms;
+        self.outgoing.iter_mut().for_each(|out| out.commit(now_ms));
         self.incoming.iter_mut().for_each(Incoming::commit);
         Ok(())
     }
@@ -655,6 +665,7 @@ impl<S: Store> Worker<S> {
         self.hot_pages.forget();
         self.cursors.abandon();
         self.undelivered.abandon();
+        self.retention.abandon();
         self.last_seen.abandon();
         self.lists.abandon();
         self.outgoing.iter_mut().for_each(Outgoing::abandon);
@@ -777,6 +788,7 @@ impl<S: Store> Worker<S> {
         }
         let first = layout::message_key(conversation, Seq(1));
         let last = layout::message_key(conversation, Seq(u64::MAX));
+        let floor = self.floor(conversation)?;
         // What the present batch says of it would be in `tips`.
         let blocks_key = blocks_key(conversation);
         let blocks = match conversation.users() {
@@ -784,22 +796,28 @@ impl<S: Store> Worker<S> {
             None => None,
         };
         let blocks = blocks.map(|value| Blocks::open(&blocks_key, &value)).transpose()?;
-        let found = match blocks {
-            Some(_) => self.store.last(Table::Messages, &first, &last)?,
-            None => read_last(&self.store, Table::Messages, &first, &last)?,
+        let found = if blocks.is_some() || floor.seq > Seq(1) {
+            self.store.last(Table::Messages, &first, &last)?
+        } else {
+            read_last(&self.store, Table::Messages, &first, &last)?
         };
         let hidden = blocks.map(|blocks| blocks.last).unwrap_or_default();
         let has_blocks = blocks.is_some();
-        let hidden = Tip { seq: hidden.seq, ordinal: hidden.ordinal, has_blocks };
+        let apart = Tip { seq: hidden.seq, ordinal: hidden.ordinal, has_blocks };
+        // All of it may be gone.
+        let apart = match floor.last_gone() {
+            seq if seq > apart.seq => Tip { seq, ordinal: floor.ordinal, has_blocks },
+            _ => apart,
+        };
         let Some((key, value)) = found else {
-            return Ok(hidden);
+            return Ok(apart);
         };
         let bytes = layout::open(Table::Messages, &key, &value)?;
         let entry = MessageEntry::decode(&bytes)
             .ok_or_else(|| layout::corrupt(Table::Messages, &key, "it is no entry"))?;
         let seq = Seq(layout::key_number(Table::Messages, &key)?);
         let tip = Tip { seq, ordinal: entry.ordinal(), has_blocks };
-        let tip = if hidden.seq > tip.seq { hidden } else { tip };
+        let tip = if apart.seq > tip.seq { apart } else { tip };
         self.tips.keep(conversation, tip);
         Ok(tip)
     }

@@ -82,9 +82,20 @@ impl<S: Store> Worker<S> {
             return Ok(before);
         }
         self.may_write()?;
-        let up_to = up_to.max(before.read);
+        let floor = self.floor(conversation).map_err(|error| self.unreadable(&error))?;
+        let mut up_to = up_to.max(before.read);
+        if up_to <= floor.last_gone() {
+            // Of what is not there any more nobody knows how much it was, but for all of it, and where somebody was
+            // blocked the last of it may be what the user has not seen.
+            if tip.has_blocks {
+                return Ok(before);
+            }
+            up_to = floor.last_gone();
+        }
         let ordinal = if up_to == tip.seq && !tip.has_blocks {
             tip.ordinal
+        } else if up_to == floor.last_gone() {
+            floor.ordinal
         } else {
             let ordinal = self.ordinal_of(conversation, up_to, tip.has_blocks.then_some(user));
             ordinal.map_err(|error| self.unreadable(&error))?.ok_or(Refusal::UnknownMessage)?

@@ -160,6 +160,10 @@ impl<S: Store> Worker<S> {
         }
         if let Some(group) = event.group {
             self.batch.put(Table::Groups, layout::group_key(conversation), group.seal());
+            if group.kept_days().is_some() && !self.retention.has_groups {
+                self.batch.put(Table::State, layout::groups_keep_key(), layout::seal_numbers([1]));
+                self.retention.has_groups = true;
+            }
             self.groups.set(conversation, group);
         }
         if let Some(gone) = event.gone {
@@ -219,7 +223,11 @@ impl<S: Store> Worker<S> {
             let Some(group) = group else { return Err(Refusal::NotAllowed) };
             return self.judge_change(&group, message, change, last.next());
         }
-        let visible_from = visible_from(group.as_deref(), sender)?;
+        let mut visible_from = visible_from(group.as_deref(), sender)?;
+        if !matches!(message.act, Act::Say { reply_to: None, .. }) {
+            let floor = self.floor(conversation).map_err(|error| self.unreadable(&error))?;
+            visible_from = visible_from.max(floor.seq);
+        }
         let recipients = match (conversation.users(), &group) {
             (Some((low, high)), _) => Users::from_slice(&[low, high]),
             (None, group) => {

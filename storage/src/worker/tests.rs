@@ -18,11 +18,12 @@ mod inboxes;
 pub(crate) mod people;
 pub(crate) mod presence;
 pub(crate) mod receipts;
+mod retention;
 mod typing;
 mod wishes;
 
 const NOW_MS: u64 = Snowflake::EPOCH_MS + 1_000_000_000;
-const DAY_MS: u64 = 24 * 3_600_000;
+pub(crate) const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Workers, the queues between them, and one lane that everything is delivered to.
 pub(crate) struct House {
@@ -174,6 +175,26 @@ impl House {
 
     fn commits(&self) -> u64 {
         self.workers.iter().map(|worker| worker.store().commits()).sum()
+    }
+
+    /// From here on everything is kept for so long.
+    pub(crate) fn keep(&mut self, retention_ms: u64) {
+        let mut limits = self.workers[0].identity.limits.clone();
+        limits.retention_ms = retention_ms;
+        let stores = self.workers.drain(..).map(Worker::into_store).collect();
+        self.open(stores, &limits);
+    }
+
+    /// A whole pass over what may be too old, piece by piece.
+    pub(crate) fn expire(&mut self) {
+        for _ in 0..100 {
+            self.wait(100);
+            let due = self.workers.iter().filter_map(|worker| worker.retention_due_in_ms(self.now_ms)).min();
+            if due.is_none_or(|ms| ms > 1_000) {
+                return;
+            }
+        }
+        panic!("a pass comes to its end");
     }
 
     pub(crate) fn wait(&mut self, ms: u64) {

@@ -14,7 +14,7 @@ use holdfast_storage::command::{
     Note, PeopleChange, ReadMark, Receipt, ReceiptsRequest, Refusal, Register, SendMessage, SessionAddress,
     Typing,
 };
-use holdfast_storage::engine::memory;
+use holdfast_storage::engine::{Store as _, Table, Visit, memory};
 use holdfast_storage::worker::{Effects, Health, Identity, Worker};
 pub(crate) use memory::Fault;
 use memory::Memory;
@@ -135,6 +135,7 @@ struct Sent {
     conversation: ConversationId,
     act: Act,
     accepted: Option<(MessageId, Seq)>,
+    since_ms: u64,
 }
 
 #[derive(Debug)]
@@ -218,6 +219,8 @@ pub(crate) struct Simulation {
     world: World,
     devices: Vec<Device>,
     now_ms: u64,
+    /// The latest that it has ever been.
+    latest_ms: u64,
     connections: u64,
     /// A crash that is still to come: at which commit, or after which effect.
     planned: Option<(Option<Fault>, usize)>,
@@ -237,6 +240,8 @@ pub(crate) struct Simulation {
     heard_marks: BTreeMap<(SessionAddress, ConversationId, UserId), Seq>,
     /// In the end every device gets every entry.
     settling: bool,
+    /// Groups may say for how long they keep messages.
+    groups_keep: bool,
     /// Direct conversations in which somebody has blocked the other one, perhaps.
     blocked: BTreeSet<ConversationId>,
     /// Snapshots and beginnings of lists that somebody was told, of that `rev`, and whether that was all.
@@ -256,6 +261,8 @@ impl Simulation {
             page_bytes: 400 + seed as usize % 4_000,
             // Hardly ever more than one wish per turn, or all of them.
             turn_page_bytes: if seed.is_multiple_of(2) { 300 } else { 1 << 20 },
+            // In every sixth world everything goes in the end, in every third groups may say so for themselves.
+            retention_ms: if seed.is_multiple_of(6) { 9 * DAY_MS } else { 0 },
             ..Limits::default()
         };
         let mut simulation = Self {
@@ -266,6 +273,7 @@ impl Simulation {
             world: World { peers: (0..databases).map(|_| VecDeque::new()).collect(), ..World::default() },
             devices: Vec::new(),
             now_ms: Snowflake::EPOCH_MS + 1_000_000_000,
+            latest_ms: 0,
             connections: 0,
             planned: None,
             crashes: 0,
@@ -276,6 +284,7 @@ impl Simulation {
             kept_marks: BTreeMap::new(),
             heard_marks: BTreeMap::new(),
             settling: false,
+            groups_keep: seed.is_multiple_of(3),
             blocked: BTreeSet::new(),
             lists: Vec::new(),
         };
@@ -399,7 +408,15 @@ impl Simulation {
             }
             Step::Wait { ms } => self.now_ms += ms,
             Step::ClockSteps { ms } => self.now_ms = self.now_ms.saturating_add_signed(ms),
-            Step::EightDays => self.now_ms += 8 * DAY_MS,
+            Step::EightDays => {
+                self.now_ms += 8 * DAY_MS;
+                if self.groups_keep {
+                    // What somebody has sent eight days ago does not arrive now.
+                    for queue in &mut self.queues {
+                        queue.retain(|envelope| !matches!(envelope.command, Command::Send(_)));
+                    }
+                }
+            }
             Step::Crash => self.crash(),
             Step::CrashAmongEffects { worker, effects } => {
                 let worker = usize::from(worker) % self.workers.len();
@@ -523,6 +540,9 @@ impl Simulation {
                 Act::Edit { seq, content }
             }
             7 => Act::Delete { seq },
+            8 if self.groups_keep => {
+                Act::Group(GroupChange::Keep { days: [0, 1, 12][usize::from(whom % 3)] })
+            }
             _ => say(format!("{sender}/{}/{number} to all", self.devices[device].number)),
         };
         self.submit_new(device, conversation, act);
@@ -535,13 +555,18 @@ impl Simulation {
             conversation,
             act,
             accepted: None,
+            since_ms: self.now_ms,
         });
         self.submit_message(device, number);
     }
 
     fn submit_message(&mut self, device: usize, which: usize) {
         let Device { user, id, session: Some(session), ref sent, .. } = self.devices[device] else { return };
-        let Sent { client_id, conversation, act, .. } = sent[which].clone();
+        let Sent { client_id, conversation, act, since_ms, .. } = sent[which].clone();
+        if self.groups_keep && self.now_ms.saturating_sub(since_ms) > 3 * DAY_MS {
+            // As clients must: what was sent that long ago may not be known any more.
+            return;
+        }
         let message = SendMessage {
             sender: user,
             device: id,
@@ -634,6 +659,7 @@ impl Simulation {
             Some((Some(_), _)) | Some((None, _)) | None => {}
         }
         let commits = self.workers[worker].store().commits();
+        self.latest_ms = self.latest_ms.max(self.now_ms);
         self.workers[worker].handle_batch(self.now_ms, &mut commands, &mut self.world);
         if let Some((Some(_), left)) = &mut self.planned
             && self.workers[worker].store().commits() > commits
@@ -869,8 +895,42 @@ impl Simulation {
     }
 
     fn note_entry(&mut self, user: UserId, rev: Rev, entry: &Bytes) {
-        let before = self.seen.insert((user, rev), entry.clone());
-        assert!(before.is_none_or(|before| before == *entry), "{user:?} {rev:?} was something else before");
+        let before = self.seen.get(&(user, rev));
+        let is_expired = before.is_some() && before != Some(entry) && expired(entry).is_some();
+        if is_expired {
+            let before = before.and_then(message_of).expect("only messages expire");
+            self.assert_old(&before);
+            return;
+        }
+        // A page may have waited for its lane while others were told that it is gone.
+        if let Some(before) = before.and_then(expired) {
+            let now = message_of(entry).expect("only messages expire");
+            assert_eq!(
+                (before.conversation, before.seq, before.ordinal),
+                (now.conversation, now.seq, now.ordinal)
+            );
+        } else {
+            assert!(
+                before.is_none_or(|before| before == entry),
+                "{user:?} {rev:?} was something else before"
+            );
+        }
+        self.seen.insert((user, rev), entry.clone());
+    }
+
+    /// A message is old enough to be gone.
+    fn assert_old(&self, message: &chat::Message) {
+        let conversation: ConversationId = message.conversation.parse().expect("a conversation");
+        let of_group = (self.groups_keep && conversation.users().is_none()).then_some(DAY_MS);
+        let all = Some(self.limits.retention_ms).filter(|&all| all > 0);
+        let kept_ms = [of_group, all].into_iter().flatten().min().expect("something is kept for a time only");
+        let age_ms = self.latest_ms.saturating_sub(MessageId(message.message_id).timestamp_ms());
+        assert!(age_ms >= kept_ms, "{message:?} is gone, {age_ms} ms old");
+        let kind = kind_of(message);
+        assert!(
+            matches!(kind, body::Kind::Text(_) | body::Kind::Edited(_) | body::Kind::Deleted(_)),
+            "{kind:?} is never gone"
+        );
     }
 
     /// Lets everything happen that is due, without faults of its own.
@@ -884,7 +944,8 @@ impl Simulation {
                 continue;
             }
             match self.workers.iter().filter_map(|worker| worker.due_in_ms(self.now_ms)).min() {
-                Some(ms) if self.is_sound() => self.now_ms += ms.max(1),
+                // What comes only every hour is not waited for.
+                Some(ms) if self.is_sound() && ms < 600_000 => self.now_ms += ms.max(1),
                 _ => return,
             }
         }
@@ -943,6 +1004,37 @@ impl Simulation {
         let report = checker.report();
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
         assert_eq!(report.waiting_intents, 0);
+        if self.limits.retention_ms > 0 {
+            self.check_all_goes();
+        }
+    }
+
+    /// When nobody writes any more, nothing is left in the end but what has happened to groups.
+    fn check_all_goes(&mut self) {
+        self.now_ms = self.now_ms.max(self.latest_ms) + 30 * DAY_MS;
+        self.run_until_idle();
+        let mut checker = Checker::new(Arc::clone(&self.assignment), self.queues.len() as u16);
+        for (database, worker) in (0..).zip(&self.workers) {
+            let store = worker.store();
+            checker.database(database, store).expect("the memory engine can be read");
+            for table in [Table::Messages, Table::Copies] {
+                let visit = &mut |_: &[u8], value: Bytes| {
+                    let message = message_of(&value.slice(5..)).expect("messages are messages");
+                    let kind = kind_of(&message);
+                    let stays =
+                        !matches!(kind, body::Kind::Text(_) | body::Kind::Edited(_) | body::Kind::Deleted(_));
+                    assert!(stays, "{message:?} is still in {table:?}");
+                    Visit::More
+                };
+                store.scan(table, &[], &[0xff; 25], visit).expect("the memory engine can be read");
+            }
+            for table in [Table::Hidden, Table::Amended] {
+                let left = store.last(table, &[], &[0xff; 33]).expect("the memory engine can be read");
+                assert!(left.is_none(), "{left:?} is still in {table:?}");
+            }
+        }
+        let report = checker.report();
+        assert!(report.problems.is_empty(), "{:#?}", report.problems);
     }
 
     /// Each inbox, as devices saw it, against what devices sent and what they were told.
@@ -970,8 +1062,17 @@ impl Simulation {
                 let seq = Seq(message.seq);
                 got.entry((user, conversation)).or_default().push(seq);
                 let log = logs.entry(conversation).or_default();
-                let before = log.insert(seq, message.clone());
-                assert!(before.is_none_or(|before| before == message), "the same for everybody");
+                let is_expired = |message: &chat::Message| matches!(kind_of(message), body::Kind::Expired(_));
+                match log.get(&seq) {
+                    Some(before) if is_expired(&message) => {
+                        assert_eq!(before.ordinal, message.ordinal, "the same for everybody");
+                    }
+                    before => {
+                        let same = before.is_none_or(|before| is_expired(before) || *before == message);
+                        assert!(same, "the same for everybody");
+                        log.insert(seq, message);
+                    }
+                }
             }
         }
         for (&conversation, log) in &logs {
@@ -984,20 +1085,24 @@ impl Simulation {
             for (&seq, message) in log {
                 assert_eq!(seq, last.next(), "without holes");
                 last = seq;
+                if matches!(kind_of(message), body::Kind::Expired(_)) {
+                    let was = ordinal..=ordinal + 1;
+                    ordinal = message.ordinal.expect("it tells");
+                    assert!(was.contains(&ordinal), "{message:?}");
+                    if let Some((message_id, _)) = self.accepted.get(&(conversation, seq)) {
+                        let body = Some(chat::Body { kind: Some(body::Kind::Text(String::new())) });
+                        self.assert_old(&chat::Message { message_id: message_id.0, body, ..message.clone() });
+                    }
+                    self.expect(conversation, seq, message, &members, &got, &mut expected);
+                    continue;
+                }
                 ordinal += u64::from(matches!(kind_of(message), body::Kind::Text(_)));
                 assert_eq!(message.ordinal, Some(ordinal), "{message:?}");
                 let name = (message.sender, message.device.clone(), message.client_id.clone());
                 assert!(once.insert(name), "{message:?} twice");
                 self.check_sent(conversation, seq, message);
-                for user in recipients(&mut members, message) {
-                    // What was written while somebody was blocked: its sender has it in any case.
-                    let is_hidden = self.blocked.contains(&conversation)
-                        && user.0 != message.sender
-                        && !got.get(&(user, conversation)).is_some_and(|got| got.contains(&seq));
-                    if !is_hidden {
-                        expected.entry(user).or_default().push(seq);
-                    }
-                }
+                let users = recipients(&mut members, message);
+                self.expect(conversation, seq, message, &users, &got, &mut expected);
             }
             for user in (1..=USERS).map(UserId) {
                 let got = got.get(&(user, conversation));
@@ -1013,6 +1118,27 @@ impl Simulation {
         let mut places: BTreeMap<MessageId, (ConversationId, Seq)> = BTreeMap::new();
         for (&place, (message_id, _)) in &self.accepted {
             assert_eq!(places.insert(*message_id, place), None, "one id, one message");
+        }
+    }
+
+    /// These users must have got this.
+    fn expect(
+        &self,
+        conversation: ConversationId,
+        seq: Seq,
+        message: &chat::Message,
+        users: &BTreeSet<UserId>,
+        got: &BTreeMap<(UserId, ConversationId), Vec<Seq>>,
+        expected: &mut BTreeMap<UserId, Vec<Seq>>,
+    ) {
+        for &user in users {
+            // What was written while somebody was blocked: its sender has it in any case.
+            let is_hidden = self.blocked.contains(&conversation)
+                && user.0 != message.sender
+                && !got.get(&(user, conversation)).is_some_and(|got| got.contains(&seq));
+            if !is_hidden {
+                expected.entry(user).or_default().push(seq);
+            }
         }
     }
 
@@ -1068,6 +1194,18 @@ impl Simulation {
     }
 }
 
+fn message_of(entry: &Bytes) -> Option<chat::Message> {
+    match chat::Entry::decode(entry.as_ref()).expect("an entry").kind {
+        Some(chat::entry::Kind::Message(message)) => Some(message),
+        _ => None,
+    }
+}
+
+/// The message, if it says that it is gone.
+fn expired(entry: &Bytes) -> Option<chat::Message> {
+    message_of(entry).filter(|message| matches!(kind_of(message), body::Kind::Expired(_)))
+}
+
 fn kind_of(message: &chat::Message) -> &body::Kind {
     message.body.as_ref().and_then(|body| body.kind.as_ref()).expect("every event has a body")
 }
@@ -1121,6 +1259,7 @@ fn is_event_of(act: &Act, message: &chat::Message) -> bool {
             (GroupChange::SetRole(user, role), body::Kind::RoleSet(set)) => {
                 set.user == user.0 && set.role == i32::from(*role)
             }
+            (GroupChange::Keep { days }, body::Kind::RetentionSet(set)) => set.days == *days,
             (GroupChange::Leave, body::Kind::MemberLeft(_)) => true,
             _ => false,
         },

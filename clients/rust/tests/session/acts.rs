@@ -14,6 +14,7 @@ fn acts() -> Vec<Act> {
         Act::AddMembers { conversation: conversation.clone(), users: vec![UserId(44)] },
         Act::SetRole { conversation: conversation.clone(), user: UserId(44), role: Role::Admin },
         Act::Rename { conversation: conversation.clone(), title: "Cellar".into() },
+        Act::SetRetention { conversation: conversation.clone(), days: 90 },
         Act::Edit { conversation: conversation.clone(), seq: Seq(1), content },
         Act::Delete { conversation: conversation.clone(), seq: Seq(1) },
         Act::RemoveMember { conversation: conversation.clone(), user: UserId(44) },
@@ -72,6 +73,7 @@ fn what_no_server_would_take_is_refused_at_once() {
         Act::CreateGroup { title: String::new(), members: vec![], open_history: false },
         Act::AddMembers { conversation: conversation(), users: vec![] },
         Act::Rename { conversation: conversation(), title: "x".repeat(129) },
+        Act::SetRetention { conversation: conversation(), days: 36_501 },
         Act::Edit { conversation: conversation(), seq: Seq(1), content: Content::default() },
     ] {
         assert!(world.client.act(wrong.clone()).is_err(), "{wrong:?}");

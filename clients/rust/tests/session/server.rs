@@ -307,6 +307,7 @@ impl Server {
                     Frame::Leave(leave) => self.handle_act(leave.client_id, None),
                     Frame::Rename(rename) => self.handle_act(rename.client_id, None),
                     Frame::SetRole(set) => self.handle_act(set.client_id, None),
+                    Frame::SetRetention(set) => self.handle_act(set.client_id, None),
                     Frame::Edit(edit) => self.handle_act(edit.client_id, None),
                     Frame::Delete(delete) => self.handle_act(delete.client_id, None),
                     other => panic!("the client has no reason to send {other:?}"),

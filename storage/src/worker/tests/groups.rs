@@ -60,7 +60,7 @@ pub(crate) fn history(by: u64, from: HistoryFrom, limit: u32) -> (RouteKey, Comm
 }
 
 /// An entry in few words: its seq and what it says.
-fn told(entry: &Bytes) -> String {
+pub(super) fn told(entry: &Bytes) -> String {
     let Some(entry::Kind::Message(message)) = Entry::decode(entry.clone()).unwrap().kind else {
         panic!("empty")
     };
@@ -72,6 +72,8 @@ fn told(entry: &Bytes) -> String {
         body::Kind::MemberLeft(_) => format!("left {}", message.sender),
         body::Kind::Edited(edited) => format!("edited {}", edited.seq),
         body::Kind::Deleted(deleted) => format!("deleted {}", deleted.seq),
+        body::Kind::RetentionSet(set) => format!("kept for {}", set.days),
+        body::Kind::Expired(_) => "expired".into(),
         other => format!("{other:?}"),
     };
     let changed = message.changed_by.map_or_else(String::new, |by| format!(" (changed by {by})"));
@@ -79,7 +81,7 @@ fn told(entry: &Bytes) -> String {
 }
 
 /// What is in a user's inbox.
-fn inbox(house: &mut House, user: u64) -> Vec<String> {
+pub(super) fn inbox(house: &mut House, user: u64) -> Vec<String> {
     let mut told_all = Vec::new();
     for delivery in house.run(vec![register(user, 9, Some(0)), sync(user, 9, 0, 0)]) {
         if let Delivery::Page { entries, .. } = delivery {
@@ -90,7 +92,7 @@ fn inbox(house: &mut House, user: u64) -> Vec<String> {
 }
 
 /// The one history that was delivered.
-fn shown(delivered: Vec<Delivery>) -> (Vec<String>, bool) {
+pub(super) fn shown(delivered: Vec<Delivery>) -> (Vec<String>, bool) {
     let mut shown = delivered.into_iter().filter_map(|delivery| match delivery {
         Delivery::History(history) => Some((history.messages.iter().map(told).collect(), history.end)),
         _ => None,
