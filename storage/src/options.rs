@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::StorageError;
 
@@ -130,6 +131,8 @@ pub struct Options {
     pub batch_commands: usize,
     /// Bytes of message bodies that one worker takes per turn.
     pub batch_bytes: usize,
+    /// Turns of one worker, and with them fsyncs, are at least so far apart; at most 100 ms.
+    pub commit_interval: Duration,
     /// Limits of one worker.
     pub limits: Limits,
     /// Where the workers get the time from.
@@ -148,6 +151,7 @@ impl Options {
             queue_commands: 8_192,
             batch_commands: 4_096,
             batch_bytes: 4 * 1024 * 1024,
+            commit_interval: Duration::from_millis(3),
             limits: Limits::default(),
             clock: Clock::system(),
         }
@@ -159,13 +163,14 @@ impl Options {
     /// [`StorageError::Option`].
     pub fn validate(&self) -> Result<(), StorageError> {
         let limits = &self.limits;
-        let ranges: [(&'static str, u64, u64, u64); 22] = [
+        let ranges: [(&'static str, u64, u64, u64); 23] = [
             ("databases", u64::from(self.databases.unwrap_or(2)), 1, 64),
             ("cache_bytes", self.cache_bytes, 16 << 20, 1 << 40),
             ("reserve_bytes", self.reserve_bytes, 0, 1 << 50),
             ("queue_commands", self.queue_commands as u64, 16, 1 << 20),
             ("batch_commands", self.batch_commands as u64, 1, 1 << 16),
             ("batch_bytes", self.batch_bytes as u64, 1, 64 << 20),
+            ("commit_interval (ms)", self.commit_interval.as_millis() as u64, 0, 100),
             ("limits.devices", u64::from(limits.devices), 1, 1_000),
             ("limits.group_members", u64::from(limits.group_members), 1, 10_000),
             ("limits.history_messages", u64::from(limits.history_messages), 1, 1_000),

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_router::{Bell, Envelope, Link, Queue, Router, SliceId};
 
@@ -354,12 +354,15 @@ struct Thread {
 impl Thread {
     fn run(mut self) -> Result<(), StoreError> {
         let mut commands = Vec::new();
+        let mut began = now();
         // The first turn greets the other workers.
         self.turn(&mut commands);
         loop {
             if !self.worker.has_work() {
                 self.wait();
             }
+            self.pace(began);
+            began = now();
             self.take(&mut commands);
             let stop = commands.iter().any(|envelope| matches!(envelope.command, Command::Stop));
             self.turn(&mut commands);
@@ -385,6 +388,16 @@ impl Thread {
         let due = self.worker.due_in_ms(self.options.clock.now_ms()).map(Duration::from_millis);
         let takes_sends = self.worker.is_replayed();
         self.bell.wait(due, || self.peers.is_empty() && (!takes_sends || self.queue.is_empty()));
+    }
+
+    /// Turns are at least `commit_interval` apart: what arrives meanwhile shares one fsync, and those who are told of it
+    /// are woken once. What is more than one turn takes does not wait.
+    #[allow(clippy::disallowed_methods, reason = "what it would be woken for is what is to be gathered")]
+    fn pace(&self, began: Instant) {
+        let left = self.options.commit_interval.saturating_sub(now().duration_since(began));
+        if !left.is_zero() && self.queue.len() < self.options.batch_commands {
+            std::thread::sleep(left);
+        }
     }
 
     /// Takes what has arrived, as much as one turn may.
@@ -415,6 +428,14 @@ impl Thread {
         }
         self.worker.finish(self.options.clock.now_ms())
     }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it paces the thread; what a worker decides does not depend on it"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn body_bytes(envelope: &Envelope<Command>) -> usize {

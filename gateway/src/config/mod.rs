@@ -138,6 +138,8 @@ pub struct Storage {
     pub databases: Option<u16>,
     /// Memory for caches of the store, all databases together.
     pub cache_bytes: u64,
+    /// How far apart a worker's fsyncs are at least: more of it costs less processor time and more latency.
+    pub commit_interval: Duration,
     /// For how many days messages are kept; `None`: for ever. At least one more than those for which a client id is known.
     pub retention_days: Option<u16>,
 }
@@ -173,7 +175,12 @@ impl Default for Config {
                 request_timeout: Duration::from_secs(30),
                 idle_timeout: Duration::from_secs(60),
             },
-            storage: Storage { databases: None, cache_bytes: 64 << 20, retention_days: None },
+            storage: Storage {
+                databases: None,
+                cache_bytes: 64 << 20,
+                commit_interval: Duration::from_millis(3),
+                retention_days: None,
+            },
             log: Log { filter: "info".to_owned() },
         }
     }

@@ -333,6 +333,12 @@ pub static SETTINGS: &[Setting] = &[
         "Memory for the store's caches, all databases together."
     ),
     setting!(
+        "storage.commit_interval",
+        storage.commit_interval,
+        Span { min: Duration::ZERO, max: Duration::from_millis(100) },
+        "How far apart a worker's fsyncs are at least; what comes in between shares one."
+    ),
+    setting!(
         "storage.retention_days",
         storage.retention_days,
         Or("forever", SmallCount { min: 8, max: 36_500 }),

@@ -10,6 +10,7 @@ pub fn storage_options(config: &Config) -> holdfast_storage::Options {
     let mut options = holdfast_storage::Options::new(config.data.join("store"));
     options.databases = config.storage.databases;
     options.cache_bytes = config.storage.cache_bytes;
+    options.commit_interval = config.storage.commit_interval;
     options.limits.retention_ms = config.storage.retention_days.map_or(0, |days| u64::from(days) * DAY_MS);
     // The ranges of these settings are inside the store's own.
     options.limits.devices = u16::try_from(config.limits.devices).unwrap_or(u16::MAX);
