@@ -14,6 +14,7 @@ mod drain;
 mod frames;
 mod head;
 mod http;
+mod index;
 mod presence;
 mod watches;
 

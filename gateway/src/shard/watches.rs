@@ -14,12 +14,13 @@
 //! Never here: sockets, frames, workers.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher as _;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::HashMap;
 use holdfast_protocol::id::UserId;
 use holdfast_reactor::ConnectionId;
 use holdfast_storage::command::{Hides, LAST_SEEN_STEP_MS, Presence, UserPresence};
+
+use super::index::Index;
 
 /// Users whom one connection can watch at most: the configuration allows no more.
 pub(crate) const WATCHED_MAX: usize = 1 << AT_BITS;
@@ -217,8 +218,7 @@ impl Targets {
 pub(super) struct Watches {
     targets: Targets,
     free: Vec<u32>,
-    by_user: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    by_user: Index,
     lists: HashMap<u32, List>,
     /// Targets for whom no worker has been asked.
     unasked: VecDeque<u32>,
@@ -470,8 +470,7 @@ impl Watches {
     }
 
     fn find(&self, user: UserId) -> Option<u32> {
-        let hash = self.hasher.hash_one(user.0);
-        self.by_user.find(hash, |&index| self.targets.at(index).user == user).copied()
+        self.by_user.find(user.0, |index| self.targets.at(index).user.0)
     }
 
     /// The target of a user, made if need be.
@@ -487,10 +486,8 @@ impl Watches {
             }
             None => self.targets.push(target),
         };
-        let Self { targets, by_user, hasher, .. } = self;
-        by_user.insert_unique(hasher.hash_one(user.0), index, |&index| {
-            hasher.hash_one(targets.at(index).user.0)
-        });
+        let Self { targets, by_user, .. } = self;
+        by_user.insert(user.0, index, |index| targets.at(index).user.0);
         self.ask(index);
         index
     }
@@ -506,10 +503,7 @@ impl Watches {
     /// Nobody watches this user any more.
     fn drop_target(&mut self, index: u32) {
         let user = self.targets.at(index).user;
-        let hash = self.hasher.hash_one(user.0);
-        if let Ok(entry) = self.by_user.find_entry(hash, |&other| other == index) {
-            entry.remove();
-        }
+        self.by_user.remove(user.0, index);
         self.retire(index);
     }
 
@@ -671,7 +665,7 @@ mod tests {
         let edges: usize = watches.lists.values().map(|list| size_of_val(&*list.edges)).sum();
         let bytes = edges
             + watches.lists.allocation_size()
-            + watches.by_user.allocation_size()
+            + watches.by_user.bytes()
             + watches.targets.chunks.len() * CHUNK * size_of::<Target>();
         let each = bytes / CONNECTIONS as usize;
         println!("{each} bytes per watching connection");
