@@ -56,12 +56,15 @@ class Client:
         return frame[kind]
 
     def any(self):
-        try:
-            frame = self.frames.get(timeout=PATIENCE_SECONDS)
-        except queue.Empty:
-            raise AssertionError(f"{self.command}: nothing came for {PATIENCE_SECONDS} s") from None
-        assert frame is not None, f"{self.command}: ended with {self.process.wait()}"
-        return frame
+        """The next frame but for receipts, which come within a second or so, if there is room."""
+        while True:
+            try:
+                frame = self.frames.get(timeout=PATIENCE_SECONDS)
+            except queue.Empty:
+                raise AssertionError(f"{self.command}: nothing came for {PATIENCE_SECONDS} s") from None
+            assert frame is not None, f"{self.command}: ended with {self.process.wait()}"
+            if "receipts" not in frame:
+                return frame
 
     def collect(self, accepted, messages):
         """Reads until so many answers and so many inbox entries have come; both may come in any mixture."""
