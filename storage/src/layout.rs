@@ -39,10 +39,10 @@
 //!
 //! - **fingerprint**: the first 16 bytes of SHA-256 over (conversation, sender, device, client id). Nobody can make two
 //!   of them meet, which would swallow a message; and keys of 16 random bytes are what the engine compares fastest.
-//! - **dedupe records stay as long as their messages**, and at least as long as they decide anything. Their age (from the message id) decides what a resend gets:
-//!   its `accepted` for 7 days, `client_id_expired` from then on. Were they purged, an old resend could not be told from
-//!   a new message and would come twice; anything smaller that still tells them apart (a fingerprint per message) *is*
-//!   this record, about 35 bytes on disk.
+//! - **dedupe records stay as long as their messages**, and at least for as long as they decide anything. Their age (from
+//!   the message id) decides what a resend gets: its `accepted` for 7 days, `client_id_expired` from then on. Were they
+//!   purged, an old resend could not be told from a new message and would come twice; anything smaller that still tells
+//!   them apart (a fingerprint per message) *is* this record, about 35 bytes on disk.
 //! - **fan-out** is a ring: a slot is written over 4,096 positions later, which back-pressure ensures is after the
 //!   target has confirmed it. So the log has a limit, and trimming it costs neither deletions nor tombstones.
 
