@@ -796,8 +796,14 @@ impl Judge {
                 let what = format!("what user {user} has read has not arrived beyond {delivered}");
                 self.accuse(Contract::ReadMarks, what, facts);
             }
-            let heard =
-                self.lines.entry(number).or_default().heard.insert((conversation, user), read).unwrap_or(0);
+            // What comes unasked goes another way, and may have been on it for longer than an answer that came before.
+            let heard = match &question {
+                Some(_) => 0,
+                None => {
+                    let heard = &mut self.lines.entry(number).or_default().heard;
+                    heard.insert((conversation, user), read).unwrap_or(0)
+                }
+            };
             let mark = self.marks.entry((conversation, user)).or_default();
             let (sent, told) = (mark.sent, *mark);
             if read > mark.told {

@@ -236,8 +236,8 @@ pub(crate) struct Simulation {
     marks: BTreeMap<(ConversationId, UserId), Seq>,
     /// The same, at the last crash.
     kept_marks: BTreeMap<(ConversationId, UserId), Seq>,
-    /// The same, by session.
-    heard_marks: BTreeMap<(SessionAddress, ConversationId, UserId), Seq>,
+    /// The same, by session; answers and what comes unasked, which goes another way, each by themselves.
+    heard_marks: BTreeMap<(SessionAddress, bool, ConversationId, UserId), Seq>,
     /// In the end every device gets every entry.
     settling: bool,
     /// Groups may say for how long they keep messages.
@@ -848,7 +848,13 @@ impl Simulation {
 
     /// Marks of direct conversations, in which everybody stays. An answer may wait for its lane while others are told
     /// more; but no session hears less than it has heard, and nobody less than anybody had heard before a crash.
-    fn note_mark(&mut self, session: SessionAddress, conversation: ConversationId, mark: Receipt) {
+    fn note_mark(
+        &mut self,
+        session: SessionAddress,
+        is_answer: bool,
+        conversation: ConversationId,
+        mark: Receipt,
+    ) {
         let Receipt { user, read, delivered } = mark;
         let Some((low, high)) = conversation.users() else { return };
         assert!(
@@ -857,7 +863,7 @@ impl Simulation {
         );
         assert!(user == low || user == high, "{user} has read {conversation}");
         let kept = self.kept_marks.get(&(conversation, user)).copied().unwrap_or_default();
-        let heard = self.heard_marks.entry((session, conversation, user)).or_default();
+        let heard = self.heard_marks.entry((session, is_answer, conversation, user)).or_default();
         let before = kept.max(*heard);
         assert!(read >= before, "{user} had read {conversation} up to {before}, now {read}");
         *heard = read;
@@ -883,11 +889,11 @@ impl Simulation {
                 assert!(before.is_none_or(|before| before == told), "one seq, one message");
             }
             Delivery::Note { note: Note::Receipt(conversation, mark), .. } => {
-                self.note_mark(address_of(delivery), *conversation, *mark);
+                self.note_mark(address_of(delivery), false, *conversation, *mark);
             }
             Delivery::Receipts(receipts) => {
                 for &mark in &receipts.members {
-                    self.note_mark(receipts.session, receipts.conversation, mark);
+                    self.note_mark(receipts.session, true, receipts.conversation, mark);
                 }
             }
             _ => {}
