@@ -183,6 +183,7 @@ impl<S: Store> Worker<S> {
         let keys =
             (blocks::hidden_key(conversation, reader, near), blocks::hidden_key(conversation, reader, far));
         let (mut own, mut bytes) = (0, 0);
+        let mut cut = None;
         self.scan_from_end(Table::Hidden, &keys.0, &keys.1, backward, |key, value| {
             let seq = Seq(layout::key_number(Table::Hidden, key)?);
             let Hidden { change, entry } = Hidden::open(key, &value)?;
@@ -194,6 +195,7 @@ impl<S: Store> Worker<S> {
             }
             if own == most || bytes > most_bytes {
                 is_all = false;
+                cut = Some(seq);
                 return Ok(Visit::Enough);
             }
             own += 1;
@@ -201,6 +203,10 @@ impl<S: Store> Worker<S> {
             events.insert(seq, (entry, change));
             Ok(Visit::More)
         })?;
+        // Where there were too many own ones, those of both behind them are not next either.
+        if let Some(cut) = cut {
+            events.retain(|&seq, _| if backward { seq > cut } else { seq < cut });
+        }
         let keys = (layout::message_key(conversation, near), layout::message_key(conversation, far));
         self.scan_from_end(Table::Amended, &keys.0, &keys.1, false, |key, value| {
             let seq = Seq(layout::key_number(Table::Amended, key)?);

@@ -271,3 +271,38 @@ fn a_thousand_hidden_messages_are_stepped_over() {
     assert_eq!(house.seen_by(1, HistoryFrom::End, 2), (vec!["1 x".into(), "1002 x".into()], true));
     assert_eq!(house.seen_by(2, HistoryFrom::End, 2), (vec!["1001 x".into(), "1002 x".into()], false));
 }
+
+#[test]
+fn pages_that_are_cut_by_their_bytes_have_no_holes() {
+    for page_bytes in (150..1_500).step_by(50) {
+        let mut house = House::with(2, Limits { page_bytes, ..Limits::default() });
+        house.run((0..6).map(|n| send_in(PAIR, 2, &format!("a{n}"), &[0x0a, 1, b'a'])).collect());
+        house.run(vec![block(1, 2, true)]);
+        house.run((0..12).map(|n| send_in(PAIR, 2, &format!("h{n}"), &[0x0a, 1, b'h'])).collect());
+        house.run(vec![block(1, 2, false)]);
+        house.run((0..6).map(|n| send_in(PAIR, 1, &format!("b{n}"), &[0x0a, 1, b'b'])).collect());
+        for (user, expected) in [(2, (1..=24).collect()), (1, (1..=6).chain(19..=24).collect::<Vec<u64>>())] {
+            let seqs = |page: Vec<String>| -> Vec<u64> {
+                page.iter().map(|word| word.split(' ').next().unwrap().parse().unwrap()).collect()
+            };
+            let (mut up, mut down) = (Vec::new(), Vec::new());
+            loop {
+                let after = Seq(up.last().copied().unwrap_or(0));
+                let (page, end) = house.seen_by(user, HistoryFrom::After(after), 200);
+                up.extend(seqs(page));
+                if end {
+                    break;
+                }
+            }
+            loop {
+                let before = down.first().map_or(HistoryFrom::End, |&first| HistoryFrom::Before(Seq(first)));
+                let (page, end) = house.seen_by(user, before, 200);
+                down.splice(0..0, seqs(page));
+                if end {
+                    break;
+                }
+            }
+            assert_eq!((&up, &down), (&expected, &expected), "user {user}, pages of {page_bytes} bytes");
+        }
+    }
+}
