@@ -622,7 +622,7 @@ impl<S: Store> Worker<S> {
         self.groups.commit();
         self.cursors.commit();
         self.undelivered.commit();
-        self.retention.commit();
+        self.counters.expired.add(self.retention.commit());
         self.last_seen.commit();
         self.lists.commit();
         let now_ms = self.now_ms;

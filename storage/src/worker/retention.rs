@@ -42,8 +42,9 @@ pub(super) struct Retention {
     has_floors: bool,
     /// Some group has said for how long it keeps what is written in it.
     pub(super) has_groups: bool,
-    /// Floors that the present batch raises.
+    /// Floors that the present batch raises, and how many events it removes.
     fresh: HashMap<ConversationId, Floor>,
+    removed: u64,
     /// Where the pass goes on, and where the present batch's piece of it began.
     next: Option<Place>,
     before: Option<Option<Place>>,
@@ -82,6 +83,7 @@ impl Retention {
             has_floors: store.last(Table::Floors, &from, &to)?.is_some(),
             has_groups: store.get(Table::State, &layout::groups_keep_key())?.is_some(),
             fresh: HashMap::new(),
+            removed: 0,
             next: None,
             before: None,
             began_ms: None,
@@ -89,9 +91,11 @@ impl Retention {
         })
     }
 
-    pub(super) fn commit(&mut self) {
+    /// The present batch is durable; how many events it has removed.
+    pub(super) fn commit(&mut self) -> u64 {
         self.fresh.clear();
         self.before = None;
+        std::mem::take(&mut self.removed)
     }
 
     pub(super) fn abandon(&mut self) {
@@ -247,8 +251,9 @@ impl<S: Store> Worker<S> {
         old.retain(|record| record.seq < seq);
         let last = old.iter().filter(|record| record.ordinal.is_some()).max_by_key(|record| record.seq);
         let ordinal = last.and_then(|last| last.ordinal).unwrap_or(before.ordinal);
-        self.remove(old);
+        // The last thing that may fail: from here on all of it is in the batch, or nothing.
         self.raise_floor(conversation, before, Floor { seq, ordinal })?;
+        self.remove(old);
         self.tell_floor(conversation, seq);
         Ok(!end.is_cut)
     }
@@ -320,7 +325,7 @@ impl<S: Store> Worker<S> {
 
     fn remove(&mut self, old: Vec<Old>) {
         for record in old.into_iter().filter(|record| !record.stays) {
-            self.counters.expired.add(u64::from(record.ordinal.is_some()));
+            self.retention.removed += u64::from(record.ordinal.is_some());
             self.batch.remove(record.table, record.key);
             if let Some(dedupe) = record.dedupe {
                 self.batch.remove(Table::Dedupe, dedupe);
@@ -339,11 +344,14 @@ impl<S: Store> Worker<S> {
             layout::message_key(conversation, before.seq),
             layout::message_key(conversation, floor.last_gone()),
         );
-        let batch = &mut self.batch;
+        let mut amended = Vec::new();
         self.store.scan(Table::Amended, &from, &to, &mut |key, _| {
-            batch.remove(Table::Amended, Key::from_slice(key));
+            amended.push(Key::from_slice(key));
             Visit::More
         })?;
+        for key in amended {
+            self.batch.remove(Table::Amended, key);
+        }
         self.batch.put(Table::Floors, floor_key(conversation), floor.seal());
         self.retention.fresh.insert(conversation, floor);
         self.retention.has_floors = true;
