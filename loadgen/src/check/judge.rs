@@ -49,13 +49,21 @@ pub(super) struct Accepted {
     pub(super) at_ms: u64,
 }
 
+/// A `sync` that was sent.
+#[derive(Debug, Clone, Copy)]
+struct Resync {
+    after: u64,
+    /// A page has come that may be its answer, or the rest of an earlier one's.
+    may_be_answered: bool,
+}
+
 /// What is known of one connection.
 #[derive(Debug, Default)]
 struct Line {
     /// The `rev` that must come next.
     next: Option<u64>,
-    /// Cursors of `sync`s that were sent and whose first pages have not come; the server may pass over all but the last.
-    resyncs: VecDeque<u64>,
+    /// `sync`s whose first pages have not come, or not surely; the server may pass over all but the last.
+    resyncs: VecDeque<Resync>,
     gap: bool,
     every_entry: bool,
     hello_cursor: Option<u64>,
@@ -236,7 +244,7 @@ impl Judge {
             }
             Frame::Sync(sync) => {
                 let line = self.lines.entry(number).or_default();
-                line.resyncs.push_back(sync.after);
+                line.resyncs.push_back(Resync { after: sync.after, may_be_answered: false });
                 line.every_entry = sync.every_entry;
             }
             Frame::Block(block) => self.blocks.asked(user, block.user, true, at_ms),
@@ -280,7 +288,7 @@ impl Judge {
             Frame::Accepted(accepted) => self.accepted(at_ms, device, accepted),
             Frame::Event(event) => {
                 let Some(line) = self.lines.get_mut(&number) else { return };
-                let silent = line.gap && line.resyncs.is_empty();
+                let silent = line.gap && line.resyncs.iter().all(|resync| resync.may_be_answered);
                 let expected = line.next;
                 line.next = Some(event.rev + 1);
                 if silent {
@@ -371,8 +379,14 @@ impl Judge {
     fn page(&mut self, at_ms: u64, device: DeviceIndex, number: LineNumber, page: &chat::Page) {
         let Some(line) = self.lines.get_mut(&number) else { return };
         let first = page.events.first().map_or(page.head + 1, |event| event.rev);
-        if let Some(at) = line.resyncs.iter().position(|after| after + 1 == first) {
-            line.resyncs.drain(..=at);
+        if let Some(at) = line.resyncs.iter().position(|resync| resync.after + 1 == first) {
+            if line.gap || line.next != Some(first) {
+                line.resyncs.drain(..=at);
+            } else {
+                // What was to come next anyway, perhaps before the server has read the `sync`: then the same comes again.
+                line.resyncs.drain(..at);
+                line.resyncs[0].may_be_answered = true;
+            }
             line.next = Some(first);
             line.gap = false;
         }

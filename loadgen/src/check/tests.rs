@@ -629,3 +629,18 @@ fn two_syncs_may_have_two_answers_or_one() {
     scene.page(1, 0);
     scene.finds(Contract::Complete, "rev 4 was to come next for user 2, and rev 1 came");
 }
+
+#[test]
+fn what_was_on_its_way_anyway_comes_again_once_when_it_is_asked_for() {
+    for pages in [2, 3] {
+        let mut scene = Scene::with_group();
+        scene.hello(1, Some(0), true);
+        scene.welcome(1, 0);
+        scene.ask(1, Ask::Sync(chat::Sync { after: 0, limit: 0, every_entry: true }));
+        (0..pages).for_each(|_| scene.page(1, 0));
+        match pages {
+            2 => assert_eq!(scene.verdict(), None),
+            _ => scene.finds(Contract::Complete, "rev 4 was to come next for user 2, and rev 1 came"),
+        }
+    }
+}
