@@ -5,6 +5,8 @@
 //!   with `PersistMode::SyncAll` fsyncs it, and only then makes it visible in the write buffers. Any error on the way
 //!   returns before that, so a batch that failed is not visible; it also poisons the database: every later write is
 //!   refused.
+//! - A thread in the background that fails, poisons it too, and ends: it says why to a log alone. So a commit that finds
+//!   it poisoned does not know why; but the journal has all that was ever acknowledged, and opening reads it again.
 //! - `PersistMode::Buffer` is only `write(2)`. There is no other fsync on the path of a commit; a background thread
 //!   fsyncs the journal once more before it writes a full buffer out as a table file.
 //! - Opening reads the journals again. A batch without its end is cut off. A batch whose checksum is wrong makes
@@ -48,6 +50,8 @@ const JOURNAL_BYTES: u64 = 128 * 1024 * 1024;
 const BACKGROUND_THREADS: usize = 1;
 /// How often to ask whether the background has written a buffer out.
 const BACKGROUND_POLL: Duration = Duration::from_millis(1);
+/// A database whose background fails again before so many commits is not opened once more: its disk is broken.
+const COMMITS_BETWEEN_STOPS: u64 = 1_000;
 /// How long a commit waits for the background, at most.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -79,6 +83,10 @@ pub struct Fjall {
     /// `None` only while it is being opened again.
     open: Option<Open>,
     state: State,
+    /// Since it was opened.
+    commits: u64,
+    /// The disk was full, or nearly, since it was opened.
+    was_low: bool,
 }
 
 struct Open {
@@ -93,8 +101,8 @@ enum State {
     Good,
     /// Too little space is free, but the engine has not noticed.
     Low,
-    /// The engine ran into the full disk; it must be opened again.
-    Full,
+    /// The engine ran into the full disk, or its background has failed; it must be opened again.
+    Stopped,
     /// No more writes.
     Failed,
 }
@@ -112,7 +120,7 @@ impl Fjall {
     /// [`StoreError::Open`], or [`StoreError::Journal`] when data that was durable has been damaged.
     pub fn open(config: Config) -> Result<Self, StoreError> {
         let open = Open::new(&config)?;
-        Ok(Self { config, open: Some(open), state: State::Good })
+        Ok(Self { config, open: Some(open), state: State::Good, commits: 0, was_low: false })
     }
 
     /// How large the tables are, roughly, and the bytes of the journals.
@@ -148,15 +156,17 @@ impl Fjall {
 
     fn failed(&mut self, error: &fjall::Error) -> StoreError {
         if is_full(error) {
-            self.state = State::Full;
+            self.state = State::Stopped;
             return self.full();
         }
+        // The background has failed, most likely on a full disk, which may have room again by now. All that was promised
+        // is in the journal.
+        let is_low = self.free_bytes() < self.config.reserve_bytes.max(1 << 20);
         if matches!(error, fjall::Error::Poisoned)
-            && self.free_bytes() < self.config.reserve_bytes.max(1 << 20)
+            && (is_low || self.was_low || self.commits >= COMMITS_BETWEEN_STOPS)
         {
-            // The background ran into the full disk. All that was promised is in the journal.
-            self.state = State::Full;
-            return self.full();
+            self.state = State::Stopped;
+            return if is_low { self.full() } else { StoreError::Stopped };
         }
         self.state = State::Failed;
         StoreError::Failed { doing: "a durable write", cause: explain(error) }
@@ -353,7 +363,7 @@ impl Store for Fjall {
     fn commit(&mut self, batch: &Batch) -> Result<Duration, StoreError> {
         match self.state {
             State::Good => {}
-            State::Low | State::Full => return Err(self.full()),
+            State::Low | State::Stopped => return Err(self.full()),
             State::Failed => {
                 let cause = "an earlier write has failed".to_owned();
                 return Err(StoreError::Failed { doing: "a durable write", cause });
@@ -364,6 +374,7 @@ impl Store for Fjall {
         }
         if self.free_bytes() < self.config.reserve_bytes {
             self.state = State::Low;
+            self.was_low = true;
             return Err(self.full());
         }
         let Some(open) = &self.open else { return Err(self.full()) };
@@ -383,6 +394,7 @@ impl Store for Fjall {
         let (key, value) = open.mark.record();
         writes.insert(&open.tables[Table::State as usize], key, value);
         writes.commit().map_err(|error| self.failed(&error))?;
+        self.commits += 1;
         Ok(started.elapsed())
     }
 
@@ -393,19 +405,24 @@ impl Store for Fjall {
                 let cause = "an earlier write has failed".to_owned();
                 return Err(StoreError::Failed { doing: "a durable write", cause });
             }
-            State::Low | State::Full => {}
+            State::Low | State::Stopped => {}
         }
         if self.free_bytes() < self.config.reserve_bytes || !can_write(&self.config.path) {
             return Err(self.full());
         }
-        if self.state == State::Full {
+        // While commits were refused, the background may have run into the full disk.
+        let is_poisoned = |open: &Open| open.database.persist(PersistMode::Buffer).is_err();
+        if self.state == State::Stopped || self.open.as_ref().is_none_or(is_poisoned) {
             // The engine is poisoned. All that was promised is in its journal: open it again.
             // Should that fail, it is tried again; until then there is nothing to read from.
+            self.state = State::Stopped;
             self.open = None;
             match Open::new(&self.config) {
-                Ok(open) => self.open = Some(open),
+                Ok(open) => {
+                    (self.open, self.commits, self.was_low) = (Some(open), 0, false);
+                }
                 Err(error @ StoreError::Open { .. }) => {
-                    tracing::warn!(%error, "there is room on the disk again, but the database does not open yet");
+                    tracing::warn!(%error, "the database does not open yet");
                     return Err(self.full());
                 }
                 Err(error) => return Err(error),
@@ -459,8 +476,73 @@ fn read_failed(table: Table, error: &fjall::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use fjall::AbstractTree as _;
+    use holdfast_faultfs::{Disk, Mounted};
 
     use super::*;
+
+    fn put(store: &mut Fjall, number: u8) -> Result<(), StoreError> {
+        let mut write = Batch::default();
+        write.put(Table::Messages, Key::from_slice(&[number]), vec![number; 5_000].into());
+        store.commit(&write).map(drop)
+    }
+
+    /// Makes the background write everything out, and waits until it has failed at that.
+    fn let_the_background_fail(store: &Fjall) {
+        let open = store.open.as_ref().unwrap();
+        for table in &open.tables {
+            table.rotate_memtable().unwrap();
+        }
+        while open.database.persist(PersistMode::Buffer).is_ok() {
+            std::thread::park_timeout(BACKGROUND_POLL);
+        }
+    }
+
+    /// The disk is full while the background works, and has room again before anybody writes, or after a write was
+    /// refused: either way the store goes on.
+    #[test]
+    fn a_background_that_has_run_into_a_full_disk_is_started_again() {
+        for somebody_writes_meanwhile in [false, true] {
+            let disk = Disk::new();
+            let Some(mounted) = Mounted::for_test(&disk) else { return };
+            let config = Config { reserve_bytes: 1 << 20, ..config(&mounted.path().join("store"), 16 << 20) };
+            let mut store = Fjall::open(config).unwrap();
+            for number in 0..100 {
+                put(&mut store, number).unwrap();
+            }
+            store.commits = COMMITS_BETWEEN_STOPS;
+            disk.fill(0);
+            let_the_background_fail(&store);
+            if somebody_writes_meanwhile {
+                assert!(matches!(put(&mut store, 100), Err(StoreError::Full { .. })));
+                assert!(matches!(store.recover(), Err(StoreError::Full { .. })));
+            }
+            disk.heal();
+            if !somebody_writes_meanwhile {
+                assert!(matches!(put(&mut store, 100), Err(StoreError::Stopped)));
+            }
+            store.recover().unwrap();
+            for number in 100..110 {
+                put(&mut store, number).unwrap();
+            }
+            for number in 0..110 {
+                assert_eq!(store.get(Table::Messages, &[number]).unwrap().unwrap(), vec![number; 5_000]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_background_that_fails_again_and_again_is_left_alone() {
+        let disk = Disk::new();
+        let Some(mounted) = Mounted::for_test(&disk) else { return };
+        let mut store = Fjall::open(config(&mounted.path().join("store"), 16 << 20)).unwrap();
+        put(&mut store, 0).unwrap();
+        disk.fail_syncs(1);
+        let_the_background_fail(&store);
+        disk.heal();
+        assert!(matches!(put(&mut store, 1), Err(StoreError::Failed { .. })));
+        assert!(matches!(store.recover(), Err(StoreError::Failed { .. })));
+        assert_eq!(store.get(Table::Messages, &[0]).unwrap().unwrap(), vec![0; 5_000], "reads go on");
+    }
 
     fn config(path: &Path, cache_bytes: u64) -> Config {
         Config { path: path.into(), cache_bytes, reserve_bytes: 0 }

@@ -178,6 +178,12 @@ pub enum StoreError {
         /// Free bytes that are kept in reserve.
         reserve_bytes: u64,
     },
+    /// The engine's own work in the background has failed; nothing of the batch is visible. [`Store::recover`] opens the
+    /// database again.
+    #[error(
+        "the database's work in the background has failed, as it does on a full disk; it is opened again, and what was promised is in its journal"
+    )]
+    Stopped,
     /// A write or its fsync failed. What is on disk is not known any more, so this store takes no more writes: the
     /// process must be started again (a second fsync may succeed without having written anything).
     #[error("{doing} failed, no more writes are taken until the process is started again: {cause}")]
@@ -275,10 +281,12 @@ pub trait Store {
     /// Writes a batch; durable when this returns `Ok`, and then it says how long that took.
     ///
     /// # Errors
-    /// [`StoreError::Full`], or [`StoreError::Failed`] from then on for ever. Nothing of the batch is visible then.
+    /// [`StoreError::Full`], [`StoreError::Stopped`], or [`StoreError::Failed`] from then on for ever. Nothing of the
+    /// batch is visible then.
     fn commit(&mut self, batch: &Batch) -> Result<Duration, StoreError>;
 
-    /// After [`StoreError::Full`]: tries to take writes again. A batch that was refused may turn up now.
+    /// After [`StoreError::Full`] or [`StoreError::Stopped`]: tries to take writes again. A batch that was refused may
+    /// turn up now.
     ///
     /// # Errors
     /// As `commit`.

@@ -636,8 +636,8 @@ impl<S: Store> Worker<S> {
         self.counters.failed_commits.add(1);
         let worker = self.identity.number;
         match error {
-            StoreError::Full { .. } => {
-                tracing::warn!(worker, %error, "sends are refused until there is room");
+            StoreError::Full { .. } | StoreError::Stopped => {
+                tracing::warn!(worker, %error, "sends are refused for now");
                 self.health = Health::Full;
                 self.retried_ms = self.now_ms;
             }
@@ -688,7 +688,7 @@ impl<S: Store> Worker<S> {
                 self.retried_ms = self.now_ms;
                 match self.store.recover() {
                     Ok(()) => self.recovered(),
-                    Err(StoreError::Full { .. }) => {}
+                    Err(StoreError::Full { .. } | StoreError::Stopped) => {}
                     Err(error) => self.fail(&error),
                 }
             }
@@ -701,7 +701,7 @@ impl<S: Store> Worker<S> {
 
     /// The store takes writes again, and it may hold a batch that was refused.
     fn recovered(&mut self) {
-        tracing::info!(worker = self.identity.number, "there is room on the disk again");
+        tracing::info!(worker = self.identity.number, "sends are taken again");
         let reopened =
             (0..).zip(&mut self.outgoing).try_for_each(|(target, out)| out.reload(&self.store, target));
         let reopened = reopened.and_then(|()| {
