@@ -16,6 +16,7 @@ mod head;
 mod http;
 mod index;
 mod presence;
+mod sets;
 mod watches;
 
 use std::collections::VecDeque;
