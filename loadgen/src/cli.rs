@@ -572,7 +572,7 @@ pub struct PresenceArgs {
     /// The share of all users that leave within a minute, and come back.
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent, default_value = "1%")]
     pub flapping: f64,
-    /// Watchers that say per second whom they watch; without it as many as come to an end in 20 s.
+    /// Watchers that say per second whom they watch; without it as many as come to an end in 60 s.
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub watch_rate: Option<f64>,
     /// The server's limits.presence_grace for this run: who flaps stays away for longer, so that it is told.

@@ -151,6 +151,8 @@ pub struct Shard<D, B> {
     expired: Vec<u32>,
     scratch: Vec<u8>,
     told: Vec<(ConnectionId, Seen)>,
+    /// Not before this, watchers are told anything more.
+    next_presence: Moment,
 }
 
 impl<D: Driver, B: Backend> Shard<D, B> {
@@ -190,6 +192,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             expired: Vec::new(),
             scratch: Vec::new(),
             told: Vec::new(),
+            next_presence: now,
         }
     }
 
@@ -273,15 +276,14 @@ impl<D: Driver, B: Backend> Shard<D, B> {
     }
 
     fn next_deadline(&self) -> Option<Moment> {
-        if self.more_deliveries
-            || (self.watches.has_changes() && !self.watches.has_doubts())
-            || !self.awaiting_output.is_empty()
-            || !self.inputs.http_effects.is_empty()
-        {
+        if self.more_deliveries || !self.awaiting_output.is_empty() || !self.inputs.http_effects.is_empty() {
             return Some(Moment(0));
         }
         let mut next = self.timers.next();
         let mut at_most = |moment: Moment| next = Some(next.map_or(moment, |known| known.min(moment)));
+        if let Some(due) = self.presence_due() {
+            at_most(due);
+        }
         let wait = self.commands_wait || self.watches.has_unasked() || self.watches.has_doubts();
         if wait || !self.stalled.is_empty() || !self.farewells.is_empty() {
             at_most(self.now.after(STALL_RETRY));

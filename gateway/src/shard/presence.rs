@@ -1,9 +1,12 @@
 //! Presence on a shard: asks workers for whoever is watched, and tells those who watch.
 //!
-//! It comes after everything else of a turn, and in steps, so that it never keeps a message waiting.
+//! It comes after everything else of a turn, and in steps, so that it never keeps a message waiting. Whoever watches is
+//! told by ticks: what changes within one is one frame.
+
+use std::time::Duration;
 
 use holdfast_protocol::id::UserId;
-use holdfast_reactor::{ConnectionId, Driver};
+use holdfast_reactor::{ConnectionId, Driver, Moment};
 use holdfast_router::Key;
 use holdfast_storage::command::{Command, Delivery};
 
@@ -13,6 +16,8 @@ use crate::backend::Backend;
 
 /// Users for whom workers are asked in one turn.
 const ASKED_PER_TURN: usize = 1_024;
+/// From the end of one round of telling to the begin of the next, at least.
+const TICK: Duration = Duration::from_millis(100);
 /// Watchers who are told in one turn.
 const TOLD_PER_TURN: usize = 4_096;
 
@@ -45,7 +50,7 @@ impl<D: Driver, B: Backend> Shard<D, B> {
             }
         }
         self.ask_who_may_see();
-        if self.more_deliveries || self.watches.has_doubts() || !self.watches.has_changes() {
+        if self.more_deliveries || self.presence_due().is_none_or(|due| self.now < due) {
             return;
         }
         let mut told = std::mem::take(&mut self.told);
@@ -60,6 +65,14 @@ impl<D: Driver, B: Backend> Shard<D, B> {
         }
         told.clear();
         self.told = told;
+        if !self.watches.has_changes() {
+            self.next_presence = self.now.after(TICK);
+        }
+    }
+
+    /// When watchers are to be told something; `None`: there is nothing to tell.
+    pub(super) fn presence_due(&self) -> Option<Moment> {
+        (self.watches.has_changes() && !self.watches.has_doubts()).then_some(self.next_presence)
     }
 
     /// Asks for connections that watch somebody who hides from some.

@@ -29,8 +29,8 @@ use crate::units::count;
 /// How long a run may take when nothing else is said.
 const TIME: Duration = Duration::from_mins(6);
 const TIME_WITH_WATCHERS: Duration = Duration::from_mins(9);
-/// Watches are spread over this time when no rate is given: a burst would leave large queues behind in the server.
-const WATCHED_IN: Duration = Duration::from_secs(20);
+/// Watches are spread over this time when no rate is given: in a burst, what is told would wait in the kernel, and count.
+const WATCHED_IN: Duration = Duration::from_secs(60);
 /// Watches may take so much longer than their schedule wants.
 const WATCHED_WITHIN: Duration = Duration::from_secs(60);
 /// How long memory is sampled once it is calm.
@@ -323,7 +323,7 @@ mod tests {
         let args = args("--watchers 100000 --watched 50 --flapping 1%");
         assert!(check(&args).is_ok());
         assert_eq!(flappers(&args), 10_400, "10,000 are expected in a minute, chance may want 400 more");
-        assert_eq!(watches_per_second(&args.presence), 5_000.0);
+        assert_eq!(watches_per_second(&args.presence), 100_000.0 / 60.0);
         assert_eq!(time_limit(&args), TIME_WITH_WATCHERS);
         assert_eq!(allowed_bytes(&args.presence), 1.2e8);
         let environment = environment(&args.presence);
