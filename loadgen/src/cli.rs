@@ -245,6 +245,15 @@ pub enum FormatChoice {
     Json,
 }
 
+/// What a chat's members are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClientChoice {
+    /// The client library, `holdfast-client`.
+    Library,
+    /// The generator's own, leaner: frames without an outbox.
+    Frames,
+}
+
 /// When the generator itself is the limit.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Honesty")]
@@ -357,6 +366,10 @@ pub struct ChatArgs {
     /// Messages per second in all, over all pairs or groups.
     #[arg(long, value_name = "PER_SECOND", default_value = "1000")]
     pub rate: f64,
+    /// What users write with: the client library, as programs do, with its outbox, its pace and its heartbeats; or
+    /// frames as they are, which costs the generator less.
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "library")]
+    pub client: ClientChoice,
     /// How long to send.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     pub duration: Duration,

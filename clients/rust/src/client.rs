@@ -52,6 +52,23 @@ pub struct AckError {
     pub cursor: Rev,
 }
 
+/// What a client has put right by itself, and what it has seen doing so; over all of its connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// `gap` frames: the connection had not kept up.
+    pub gaps: u64,
+    /// `drain` frames: the server was about to go away.
+    pub drains: u64,
+    /// Pages of entries.
+    pub pages: u64,
+    /// Acts that were written again: after a reconnect, or because the server had refused them for the moment.
+    pub written_again: u64,
+    /// Entries that came live though they had come before. A server that keeps its word sends none.
+    pub entries_repeated: u64,
+    /// Live entries that were not the next ones, though no `gap` had said so. A server that keeps its word sends none.
+    pub holes: u64,
+}
+
 #[derive(Debug)]
 enum State {
     /// No transport until then.
@@ -107,6 +124,7 @@ pub struct Client<R> {
     ack_at_ms: u64,
     name: u64,
     names: u64,
+    counters: Counters,
 }
 
 impl<R: Random> Client<R> {
@@ -142,6 +160,7 @@ impl<R: Random> Client<R> {
             ack_at_ms: 0,
             name,
             names: 0,
+            counters: Counters::default(),
             config,
         };
         client.connect();
@@ -272,6 +291,12 @@ impl<R: Random> Client<R> {
     #[must_use]
     pub fn outbox_len(&self) -> usize {
         self.outbox.len()
+    }
+
+    /// What it has put right by itself.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
     }
 
     // What happens to the transport, and time.
@@ -481,6 +506,7 @@ impl<R: Random> Client<R> {
             (State::Hello { .. }, Frame::Welcome(welcome)) => self.handle_welcome(welcome),
             (_, Frame::Error(error)) => self.handle_error(error),
             (_, Frame::Drain(drain)) => {
+                self.counters.drains += 1;
                 self.backoff.come_back_at(self.now_ms.saturating_add(drain.after_ms.into()));
                 self.next_server = Some(drain.to).filter(|to| !to.is_empty());
             }
@@ -488,7 +514,10 @@ impl<R: Random> Client<R> {
                 Frame::Event(event) => self.handle_event(event),
                 Frame::Page(page) => self.handle_page(page),
                 Frame::Accepted(accepted) => self.handle_accepted(accepted),
-                Frame::Gap(_) => self.sync_at_ms = Some(self.now_ms),
+                Frame::Gap(_) => {
+                    self.counters.gaps += 1;
+                    self.sync_at_ms = Some(self.now_ms);
+                }
                 Frame::Welcome(_) => self.break_off("a second `welcome`".to_owned()),
                 Frame::Snapshot(_) => {
                     self.break_off("a snapshot, though every entry was asked for".to_owned());
@@ -531,12 +560,21 @@ impl<R: Random> Client<R> {
     }
 
     fn handle_event(&mut self, event: chat::Event) {
-        if !self.take_entry(Rev(event.rev), event.entry) && !self.is_syncing() {
-            self.sync_at_ms = Some(self.now_ms);
+        let rev = Rev(event.rev);
+        let is_known = rev <= self.cursor.unwrap_or_default();
+        let is_next = self.take_entry(rev, event.entry);
+        // While pages are on their way, what is live may overtake them or be in them.
+        if !self.is_syncing() {
+            self.counters.entries_repeated += u64::from(is_known);
+            if !is_next {
+                self.counters.holes += 1;
+                self.sync_at_ms = Some(self.now_ms);
+            }
         }
     }
 
     fn handle_page(&mut self, page: chat::Page) {
+        self.counters.pages += 1;
         let before = self.cursor;
         for event in page.events {
             if !self.take_entry(Rev(event.rev), event.entry) {
@@ -647,6 +685,8 @@ impl<R: Random> Client<R> {
                 && self.outbox.rewind_to(&client_id)
             {
                 pace.pause_until(retry_at_ms);
+                let rejection = Rejection { code, message };
+                self.events.push_back(Event::Delayed { client_id, rejection, retry_at_ms });
             }
         } else if self.outbox.remove(&client_id).is_some() {
             let rejection = Rejection { code, message };
@@ -684,7 +724,7 @@ impl<R: Random> Client<R> {
             && pace.take(now_ms)
             && let Some(frame) = self.outbox.next()
         {
-            self.outbox.mark_written();
+            self.counters.written_again += u64::from(self.outbox.mark_written());
             self.write(frame);
         }
     }

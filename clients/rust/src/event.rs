@@ -59,6 +59,15 @@ pub enum Event {
         /// Why.
         rejection: Rejection,
     },
+    /// A message was refused for now: it stays in the outbox, and is sent again no earlier than `retry_at_ms`.
+    Delayed {
+        /// Which.
+        client_id: String,
+        /// Why.
+        rejection: Rejection,
+        /// When.
+        retry_at_ms: u64,
+    },
     /// The answer to the question that was asked first of those that were not answered.
     Answered(Answer),
     /// Another member has read on.

@@ -38,7 +38,7 @@ mod questions;
 mod random;
 
 pub use act::Act;
-pub use client::{AckError, Client};
+pub use client::{AckError, Client, Counters};
 pub use config::{ClientConfig, ConfigError};
 pub use event::{Event, Lost, Rejection};
 pub use outbox::SendError;

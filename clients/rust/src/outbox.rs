@@ -36,6 +36,8 @@ struct Waiting {
     client_id: String,
     act: Act,
     bytes: usize,
+    /// Some connection has seen it.
+    was_written: bool,
 }
 
 /// See the module's doc.
@@ -74,7 +76,7 @@ impl Outbox {
             return Err(SendError::Full { messages: self.waiting.len(), bytes: self.bytes });
         }
         self.bytes += bytes;
-        self.waiting.push_back(Waiting { client_id, act, bytes });
+        self.waiting.push_back(Waiting { client_id, act, bytes, was_written: false });
         Ok(())
     }
 
@@ -88,9 +90,11 @@ impl Outbox {
         self.written < self.waiting.len()
     }
 
-    /// It was written.
-    pub(crate) fn mark_written(&mut self) {
-        self.written = (self.written + 1).min(self.waiting.len());
+    /// It was written. Says whether it had been before.
+    pub(crate) fn mark_written(&mut self) -> bool {
+        let Some(waiting) = self.waiting.get_mut(self.written) else { return false };
+        self.written += 1;
+        std::mem::replace(&mut waiting.was_written, true)
     }
 
     /// Another connection, which has seen nothing.

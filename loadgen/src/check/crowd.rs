@@ -89,8 +89,10 @@ const FIRST_USER: u64 = 1_000;
 const DEVICES_MAX: u32 = 3;
 /// Acting between two settlings.
 const ROUND_MS: (u32, u32) = (12_000, 25_000);
-/// Until nothing is under way any more.
+/// From answer to answer, until nothing is under way any more.
 const REST_WITHIN_MS: u64 = 45_000;
+/// All of them together.
+const REST_AT_LAST_MS: u64 = 600_000;
 /// The same when something is wrong already.
 const LAST_LOOK_MS: u64 = 5_000;
 const STOP_MS: u64 = 5_000;
@@ -230,7 +232,6 @@ impl Crowd {
     /// The whole run.
     pub(crate) fn run(mut self, keep_going: &dyn Fn() -> bool) -> Result<Tally, CheckError> {
         let end_ms = self.options.duration.as_millis() as u64;
-        let mut store_check = None;
         while self.judge.is_sound() && self.now_ms() < end_ms {
             self.round(end_ms, keep_going)?;
             self.settle(keep_going)?;
@@ -239,10 +240,12 @@ impl Crowd {
         if self.judge.is_sound() {
             self.audit(keep_going)?;
         }
-        if self.judge.is_sound() {
-            store_check = self.look_at_store()?;
-        }
         let server_log = if self.judge.is_sound() { String::new() } else { self.server.last_words() };
+        // What the store says of itself helps to understand what was seen, too.
+        let store_check = match self.look_at_store() {
+            Err(error) if !self.judge.is_sound() => Some(error.to_string()),
+            text => text?,
+        };
         Ok(Tally {
             devices: self.actors,
             rounds: self.rounds,
@@ -324,7 +327,9 @@ impl Crowd {
         for socket in self.sockets.values_mut() {
             socket.deaf_until_ms = 0;
         }
-        let patience_ms = if self.judge.is_sound() { REST_WITHIN_MS } else { LAST_LOOK_MS };
+        let is_sound = self.judge.is_sound();
+        let patience_ms = if is_sound { REST_WITHIN_MS } else { LAST_LOOK_MS };
+        let (mut answers, mut answered_ms) = (self.judge.counts.answers(), began_ms);
         let mut looked_ms = 0;
         loop {
             let now_ms = self.now_ms();
@@ -339,7 +344,11 @@ impl Crowd {
                 if self.is_quiet() && self.judge.is_at_rest() {
                     break;
                 }
-                if now_ms > began_ms + patience_ms {
+                let answers_now = self.judge.counts.answers();
+                if is_sound && answers_now != answers {
+                    (answers, answered_ms) = (answers_now, now_ms);
+                }
+                if now_ms > answered_ms + patience_ms || now_ms > began_ms + REST_AT_LAST_MS {
                     break;
                 }
             }
@@ -376,7 +385,11 @@ impl Crowd {
                 let text = format!("{former} connections are still open that their devices have replaced");
                 stuck.push(Fact { at_ms, text });
             }
-            let what = format!("{} s after the last act not everything is answered", patience_ms / 1_000);
+            let what = format!(
+                "not everything is answered, {} s after the last answer and {} s after the last act",
+                (at_ms - answered_ms) / 1_000,
+                (at_ms - began_ms) / 1_000
+            );
             self.judge.accuse(Contract::Alive, what, stuck);
         }
         Ok(())
@@ -475,7 +488,9 @@ impl Crowd {
         self.sockets.clear();
         self.server.terminate()?;
         let status = self.server.wait()?;
-        if !status.success() {
+        // What is wrong already is not to be outdone by what it has left behind.
+        let is_sound = self.judge.is_sound();
+        if is_sound && !status.success() {
             let what = format!("the server ended with {status} when it was told to");
             self.judge.accuse(Contract::Alive, what, Vec::new());
         }
@@ -491,6 +506,7 @@ impl Crowd {
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         match output.status.code() {
             Some(0) => {}
+            Some(1) if !is_sound => {}
             Some(1) => {
                 let facts = text
                     .lines()

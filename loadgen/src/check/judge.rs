@@ -95,6 +95,14 @@ pub(crate) struct Counts {
     pub(crate) gaps: u64,
 }
 
+impl Counts {
+    /// Whatever the server has answered: it grows for as long as there is progress.
+    pub(crate) fn answers(&self) -> u64 {
+        let asked = self.snapshots + self.lists + self.histories + self.receipts + self.groups;
+        asked + self.acks + self.entries_seen
+    }
+}
+
 /// How far somebody has read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mark {

@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use holdfast_protocol::ws::{self, CloseCode, Opcode};
-use holdfast_reactor::{ConnectionId, Driver, Moment};
+use holdfast_reactor::{ConnectionId, Driver, Moment, Output};
 
 use super::beat::Beat;
 use super::member::{Ended, Member, Phase};
@@ -151,6 +151,32 @@ impl<D: Driver> Fleet<D> {
         let Some(output) = self.driver.output(connection) else { return false };
         ws::encode_frame(output.buffer(), opcode, payload, Some(self.random.mask()));
         true
+    }
+
+    /// Where to append bytes for a member's connection, for scenarios that [speak bytes](crate::scenario::Scenario::SPEAKS_BYTES);
+    /// they go out with the next turn. `None`: it is not connected.
+    pub fn output(&mut self, member: u32) -> Option<&mut Vec<u8>> {
+        let Member { connection, phase, .. } = self.members[member as usize];
+        let is_connected = matches!(phase, Phase::Opening | Phase::Up);
+        is_connected.then(|| self.driver.output(connection).map(Output::buffer)).flatten()
+    }
+
+    /// `Host` of all handshakes.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.options.host
+    }
+
+    /// The request target of the URL.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.options.path
+    }
+
+    /// How long a handshake may take, login included.
+    #[must_use]
+    pub fn handshake_ms(&self) -> u64 {
+        self.options.timeout.as_millis() as u64
     }
 
     /// Receives nothing more from a member's connection: the kernel's buffers fill, its window closes, and what the

@@ -155,7 +155,12 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
         match event {
             Event::Connected(connection) => {
                 if let Some(member) = self.fleet.member_of(connection) {
-                    self.request(member);
+                    if S::SPEAKS_BYTES {
+                        self.fleet.members[member as usize].phase = Phase::Opening;
+                        self.scenario.connected(&mut self.fleet, member);
+                    } else {
+                        self.request(member);
+                    }
                 }
             }
             Event::Received(connection, buffer) => self.received(connection, buffer),
@@ -185,6 +190,9 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
         let Some(member) = self.fleet.member_of(connection) else { return };
         self.fleet.report.received_bytes += buffer.len() as u64;
         match self.fleet.members[member as usize].phase {
+            Phase::Opening | Phase::Up if S::SPEAKS_BYTES => {
+                self.scenario.bytes(&mut self.fleet, member, &mut buffer);
+            }
             Phase::Upgrading => self.answer(member, &mut buffer),
             Phase::Opening | Phase::Up | Phase::Closing => self.frames(member, &mut buffer),
             Phase::Connecting | Phase::Farewell | Phase::Idle | Phase::Gone => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::hold::{CLOSE_AT_MOST, RAMP_AT_MOST};
 use super::setup::{Setup, SetupError, cpu_phase, lateness_rule, login};
 use crate::arrival::Schedule;
-use crate::cli::ChatArgs;
+use crate::cli::{ChatArgs, ClientChoice};
 use crate::clock;
 use crate::crew::Crew;
 use crate::engine::{EngineOptions, Tally};
@@ -15,10 +15,12 @@ use crate::pilot::{Landing, PhaseEnd, Pilot, catch_signals};
 use crate::progress::Progress;
 use crate::random::Random;
 use crate::report::{GroupMessages, Messages, Report, Threshold, thousandth};
-use crate::scenario::Order;
 use crate::scenario::books::groups::{Division, GroupBooks};
 use crate::scenario::books::{Books, Ledger, Marks, Pairing, Settlement};
 use crate::scenario::chat::{Chat, ChatCounts, ChatReport};
+use crate::scenario::clients::Clients;
+use crate::scenario::login::Login;
+use crate::scenario::{Order, Scenario};
 use crate::stamp::Stamp;
 
 const CONNECTIONS: u32 = 1_000;
@@ -43,14 +45,28 @@ pub(super) fn run(args: &ChatArgs) -> Result<Report, SetupError> {
     if args.rate.is_nan() || args.rate <= 0.0 {
         return Err(SetupError::Usage("--rate must be more than 0 messages per second".into()));
     }
+    let is_library = args.client == ClientChoice::Library;
+    if is_library && let Some((name, _)) = args.fleet.header.first() {
+        return Err(SetupError::Usage(format!(
+            "--header {name}: the client library sends no headers of others; use --client frames"
+        )));
+    }
     let mut setup = set_up(args, connections)?;
+    if is_library {
+        // It has its own.
+        setup.options.heartbeat = Duration::ZERO;
+    }
     let run = Random::stream(setup.options.seed ^ setup.started_unix_ms, 0x2a).bits() as u32;
     match args.group_members {
         None => {
             let marks = Arc::new(Marks::new(connections));
-            lead(args, setup, 1, |share| {
+            let books = |share: &EngineOptions| {
                 Books::new(run, share.first_member, share.members, Pairing::Neighbours, Arc::clone(&marks))
-            })
+            };
+            match args.client {
+                ClientChoice::Library => lead(args, setup, 1, books, Clients::new),
+                ClientChoice::Frames => lead(args, setup, 1, books, Chat::new),
+            }
         }
         Some(group_members) => {
             setup.options.together = group_members;
@@ -61,9 +77,12 @@ pub(super) fn run(args: &ChatArgs) -> Result<Report, SetupError> {
                 SEQS_REMEMBERED,
                 Division::LOG_BYTES,
             );
-            lead(args, setup, group_members, |share| {
-                GroupBooks::new(division, share.first_member, share.members, 0)
-            })
+            let books =
+                |share: &EngineOptions| GroupBooks::new(division, share.first_member, share.members, 0);
+            match args.client {
+                ClientChoice::Library => lead(args, setup, group_members, books, Clients::new),
+                ClientChoice::Frames => lead(args, setup, group_members, books, Chat::new),
+            }
         }
     }
 }
@@ -96,11 +115,12 @@ fn set_up(args: &ChatArgs, connections: u32) -> Result<Setup, SetupError> {
 }
 
 /// Through all phases. `group_members`: 1 stands for pairs.
-fn lead<L: Ledger>(
+fn lead<L: Ledger, S: Scenario<Report = ChatReport<L>> + Send + 'static>(
     args: &ChatArgs,
     mut setup: Setup,
     group_members: u32,
     make_books: impl Fn(&EngineOptions) -> L,
+    make_members: impl Fn(Login, u32, L, Schedule, usize, u64) -> S,
 ) -> Result<Report, SetupError> {
     let connections = setup.options.members;
     let is_groups = group_members > 1;
@@ -133,7 +153,7 @@ fn lead<L: Ledger>(
         let part = f64::from(share.members) / f64::from(connections);
         let random = Random::stream(seed, 0xc4a8 ^ u64::from(share.first_member));
         let schedule = Schedule::new(spread, rate * part, clock::monotonic(), random);
-        Chat::new(login.clone(), share.first_member, books, schedule, body_bytes, seed)
+        make_members(login.clone(), share.first_member, books, schedule, body_bytes, seed)
     };
     let crew = Crew::start(setup.kind, &setup.options, setup.threads, make)?;
     let mut pilot = Pilot::new(crew, connections, progress, interrupted);

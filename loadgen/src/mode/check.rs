@@ -178,10 +178,13 @@ fn text(args: &CheckArgs, seed: u64, tally: &Tally) -> String {
         count(counts.receipts),
         count(counts.gaps)
     );
+    let violations = tally.judge.violations();
     if let Some(store) = &tally.store_check {
         text += &format!("store check  {}\n", store.lines().last().unwrap_or_default());
+        if !violations.is_empty() {
+            text.extend(store.lines().rev().skip(1).take(20).map(|line| format!("             {line}\n")));
+        }
     }
-    let violations = tally.judge.violations();
     let Some(first) = smallest(violations) else {
         text += "\nverdict      pass: every contract held\n";
         return text;

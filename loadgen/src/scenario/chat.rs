@@ -5,7 +5,7 @@
 //! know who talks to whom.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use holdfast_protocol::chat::close::Reconnect;
@@ -15,6 +15,7 @@ use holdfast_protocol::chat::{
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
 
+use super::arrivals::Arrivals;
 use super::books::ledger::{CREATION, Ledger};
 use super::login::Login;
 use super::presence::MessageLatencies;
@@ -32,10 +33,7 @@ pub struct Chat<L> {
     first_member: u32,
     books: L,
     body_bytes: usize,
-    schedule: Schedule,
-    /// Arrivals that found nobody with room: the server owes us acks.
-    backlog: VecDeque<Moment>,
-    sending: bool,
+    arrivals: Arrivals,
     /// Groups are being made.
     preparing: bool,
     /// Refused messages, and when they are sent again.
@@ -101,10 +99,8 @@ pub struct ChatReport<L> {
 const ACK_AFTER: u64 = 64;
 /// … and not before so long after the last time: acks count among the control frames, of which a session has 20 in 10 s.
 const ACK_PAUSE: Duration = Duration::from_secs(5);
-/// Arrivals that wait for room at most; beyond, they are counted as unsent.
-const BACKLOG_MAX: usize = 1 << 20;
 /// Members that are looked at for one arrival before it has to wait.
-const TRIES: u32 = 16;
+pub(super) const TRIES: u32 = 16;
 /// How long a refused message waits at least.
 const RESEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 
@@ -124,9 +120,7 @@ impl<L: Ledger> Chat<L> {
             first_member,
             books,
             body_bytes,
-            schedule,
-            backlog: VecDeque::new(),
-            sending: false,
+            arrivals: Arrivals::new(schedule),
             preparing: false,
             resends: BinaryHeap::new(),
             drained: HashMap::new(),
@@ -152,7 +146,7 @@ impl<L: Ledger> Chat<L> {
         MessageLatencies {
             accepted: std::mem::take(&mut counts.accepted_latency),
             delivered: std::mem::take(&mut counts.delivered_latency),
-            lateness: std::mem::take(&mut self.report.lateness),
+            lateness: self.arrivals.take_lateness(),
         }
     }
 
@@ -166,7 +160,7 @@ impl<L: Ledger> Chat<L> {
 
     /// Arrivals that wait for room.
     pub(super) fn waiting(&self) -> i64 {
-        self.backlog.len() as i64
+        self.arrivals.waiting() as i64
     }
 
     fn say<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, frame: client_frame::Frame) -> bool {
@@ -374,11 +368,8 @@ impl<L: Ledger> Scenario for Chat<L> {
     fn order<D: Driver>(&mut self, fleet: &mut Fleet<D>, order: Order) {
         match order {
             Order::Prepare => self.preparing = true,
-            Order::Begin => {
-                self.sending = true;
-                self.schedule.restart(fleet.now());
-            }
-            Order::Quiesce => self.sending = false,
+            Order::Begin => self.arrivals.begin(fleet.now()),
+            Order::Quiesce => self.arrivals.end(),
             _ => {}
         }
     }
@@ -400,30 +391,23 @@ impl<L: Ledger> Scenario for Chat<L> {
                 self.resend(fleet, member, number, intended);
             }
         }
-        while let Some(intended) = self.backlog.front().copied()
+        while let Some(intended) = self.arrivals.oldest()
             && self.place(fleet, intended)
         {
-            self.backlog.pop_front();
+            self.arrivals.placed_oldest();
         }
-        if !self.sending {
-            return;
-        }
-        while let Some(intended) = self.schedule.due(now) {
-            if self.backlog.is_empty() && self.place(fleet, intended) {
-                self.report.lateness.record(now.since(intended));
-            } else if self.backlog.len() < BACKLOG_MAX {
-                self.report.held_back += 1;
-                self.backlog.push_back(intended);
+        while let Some(intended) = self.arrivals.due(now) {
+            if self.arrivals.waiting() == 0 && self.place(fleet, intended) {
+                self.arrivals.sent(intended, now);
             } else {
-                self.report.unsent += 1;
+                self.arrivals.hold_back(intended);
             }
         }
     }
 
     fn next(&self) -> Option<Moment> {
-        let arrival = self.sending.then(|| self.schedule.next()).filter(|moment| *moment < Moment(u64::MAX));
         let resend = self.resends.peek().map(|Reverse((moment, _, _))| *moment);
-        arrival.into_iter().chain(resend).min()
+        self.arrivals.next().into_iter().chain(resend).min()
     }
 
     fn beat<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
@@ -440,7 +424,7 @@ impl<L: Ledger> Scenario for Chat<L> {
     }
 
     fn into_report(mut self) -> ChatReport<L> {
-        self.report.unsent += self.backlog.len() as u64;
+        self.arrivals.note(&mut self.report);
         ChatReport { books: self.books, counts: self.report }
     }
 }

@@ -3,9 +3,11 @@
 //! A scenario decides, the engine acts: it is told what came, and says what to send, when it wants its next turn,
 //! and what becomes of a member whose connection has ended. It knows no socket and no clock.
 
+mod arrivals;
 pub mod autobahn;
 pub mod books;
 pub mod chat;
+pub mod clients;
 pub mod connect;
 pub mod echo;
 pub mod fill;
@@ -55,6 +57,16 @@ pub trait Scenario {
     fn path(&self, _member: u32) -> Option<String> {
         None
     }
+
+    /// True for a scenario whose members speak WebSocket themselves: it hears of [connections](Self::connected) and
+    /// [bytes](Self::bytes) instead of upgrades and messages, and writes to [`Fleet::output`].
+    const SPEAKS_BYTES: bool = false;
+
+    /// A member's TCP connection stands. It must be brought [up](Fleet::up) now or later.
+    fn connected<D: Driver>(&mut self, _fleet: &mut Fleet<D>, _member: u32) {}
+
+    /// A member got bytes.
+    fn bytes<D: Driver>(&mut self, _fleet: &mut Fleet<D>, _member: u32, _bytes: &mut [u8]) {}
 
     /// A member's connection is upgraded. It must be brought [up](Fleet::up) now or later.
     fn opened<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32);

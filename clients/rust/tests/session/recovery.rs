@@ -1,7 +1,7 @@
 //! When something goes wrong, one thing at a time.
 
 use holdfast_client::{Event, Lost};
-use holdfast_protocol::chat::{Drain, Format, close, error_code, server_frame::Frame};
+use holdfast_protocol::chat::{self, Drain, Format, close, error_code, server_frame::Frame};
 use holdfast_protocol::id::Rev;
 use holdfast_protocol::ws::handshake::ResponseError;
 use holdfast_protocol::ws::{self, CloseCode, Opcode};
@@ -83,6 +83,9 @@ fn a_gap_is_closed_by_a_sync_from_the_cursor() {
     assert_eq!(world.server.syncs, [1]);
     assert_eq!(world.entries, world.inbox());
     assert!(matches!(world.take_events()[..], [Event::Live { rev: Rev(11) }]));
+    let counters = world.client.counters();
+    assert_eq!((counters.gaps, counters.holes, counters.entries_repeated), (1, 0, 0));
+    assert!(counters.pages >= 1);
 }
 
 #[test]
@@ -95,6 +98,18 @@ fn a_hole_is_noticed_without_being_told() {
     world.settle();
     assert_eq!(world.server.syncs, [0]);
     assert_eq!(world.entries, ["never sent", "sent"]);
+    assert_eq!(world.client.counters().holes, 1);
+}
+
+#[test]
+fn an_entry_that_comes_again_is_dropped_and_counted() {
+    let mut world = stable(4);
+    world.server.deliver("one");
+    world.settle();
+    world.server.write(Frame::Event(chat::Event { rev: 1, entry: None }));
+    world.settle();
+    assert_eq!(world.entries, ["one"]);
+    assert_eq!((world.client.counters().entries_repeated, world.server.syncs.len()), (1, 0));
 }
 
 #[test]
@@ -287,9 +302,14 @@ fn a_rate_limit_delays_and_a_refusal_is_final() {
     world.client.send("@43", text("patience")).expect("room");
     world.advance(699);
     assert_eq!((world.server.accepted.len(), world.client.outbox_len()), (0, 1));
+    assert!(matches!(
+        &world.take_events()[..],
+        [Event::Delayed { rejection, .. }] if rejection.code == error_code::RATE_LIMITED
+    ));
     world.server.refuses_sends = None;
     world.advance(1);
     assert_eq!(world.entries, ["patience"]);
+    assert_eq!(world.client.counters().written_again, 1);
     world.take_events();
 
     world.server.refuses_sends = Some((error_code::UNKNOWN_CONVERSATION, 0));

@@ -1,0 +1,101 @@
+//! Messages that are due, and what becomes of those for which nobody has room.
+
+use std::collections::VecDeque;
+
+use holdfast_reactor::Moment;
+
+use super::chat::ChatCounts;
+use crate::arrival::Schedule;
+use crate::measure::latency::Latencies;
+
+/// Arrivals that wait for room at most; beyond, they are counted as unsent.
+const BACKLOG_MAX: usize = 1 << 20;
+
+/// An open loop of messages. In each turn: place those that [wait](Self::oldest), then those that are
+/// [due](Self::due).
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    schedule: Schedule,
+    /// Those that found nobody with room: the server owes us acks.
+    waiting: VecDeque<Moment>,
+    is_on: bool,
+    lateness: Latencies,
+    held_back: u64,
+    unsent: u64,
+}
+
+impl Arrivals {
+    pub(super) fn new(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            waiting: VecDeque::new(),
+            is_on: false,
+            lateness: Latencies::default(),
+            held_back: 0,
+            unsent: 0,
+        }
+    }
+
+    /// From now on.
+    pub(super) fn begin(&mut self, now: Moment) {
+        self.is_on = true;
+        self.schedule.restart(now);
+    }
+
+    /// Nothing new.
+    pub(super) fn end(&mut self) {
+        self.is_on = false;
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Option<Moment> {
+        self.is_on.then(|| self.schedule.next()).filter(|moment| *moment < Moment(u64::MAX))
+    }
+
+    /// How many wait for room.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The one that has waited longest.
+    pub(super) fn oldest(&self) -> Option<Moment> {
+        self.waiting.front().copied()
+    }
+
+    /// It waits no longer.
+    pub(super) fn placed_oldest(&mut self) {
+        self.waiting.pop_front();
+    }
+
+    /// One whose moment has come.
+    pub(super) fn due(&mut self, now: Moment) -> Option<Moment> {
+        if self.is_on { self.schedule.due(now) } else { None }
+    }
+
+    /// It was sent at once, or as soon as the generator came to it.
+    pub(super) fn sent(&mut self, intended: Moment, now: Moment) {
+        self.lateness.record(now.since(intended));
+    }
+
+    /// Nobody has room for it.
+    pub(super) fn hold_back(&mut self, intended: Moment) {
+        if self.waiting.len() < BACKLOG_MAX {
+            self.held_back += 1;
+            self.waiting.push_back(intended);
+        } else {
+            self.unsent += 1;
+        }
+    }
+
+    /// How late it was so far; from now on that is measured anew.
+    pub(super) fn take_lateness(&mut self) -> Latencies {
+        std::mem::take(&mut self.lateness)
+    }
+
+    /// Writes into the counts what became of them.
+    pub(super) fn note(&self, counts: &mut ChatCounts) {
+        counts.lateness.merge(&self.lateness);
+        counts.held_back += self.held_back;
+        counts.unsent += self.unsent + self.waiting.len() as u64;
+    }
+}
