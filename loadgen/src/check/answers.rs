@@ -50,12 +50,13 @@ impl Question {
     }
 
     pub(super) fn is_answered_by(&self, answer: &server_frame::Frame) -> bool {
-        matches!(
-            (&self.frame, answer),
-            (client_frame::Frame::History(_), server_frame::Frame::History(_))
-                | (client_frame::Frame::Conversations(_), server_frame::Frame::Conversations(_))
-                | (client_frame::Frame::Group(_), server_frame::Frame::Group(_))
-        )
+        let is_named = |text: &str| text.parse().is_ok_and(|it| self.conversation == Some(it));
+        match (&self.frame, answer) {
+            (client_frame::Frame::History(_), server_frame::Frame::History(it)) => is_named(&it.conversation),
+            (client_frame::Frame::Group(_), server_frame::Frame::Group(it)) => is_named(&it.conversation),
+            (client_frame::Frame::Conversations(_), server_frame::Frame::Conversations(_)) => true,
+            _ => false,
+        }
     }
 
     pub(super) fn is_about_marks(&self, conversation: ConversationId) -> bool {

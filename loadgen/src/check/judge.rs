@@ -70,6 +70,8 @@ struct Line {
     /// The last `rev` that was known of the inbox when `hello` was sent.
     hello_known: u64,
     questions: VecDeque<Question>,
+    /// Questions that an `error` may have refused, or something else that has no name either.
+    in_doubt: Vec<Question>,
     snapshot: Option<(u64, Vec<chat::ConversationState>)>,
     /// Marks that it was told.
     heard: HashMap<(ConversationId, u64), u64>,
@@ -325,11 +327,14 @@ impl Judge {
             Frame::Error(error) => self.refused(at_ms, device, number, error),
             Frame::Receipts(receipts) => self.receipts(at_ms, device, number, receipts),
             Frame::History(_) | Frame::Conversations(_) | Frame::Group(_) => {
-                let question = self.lines.get_mut(&number).and_then(|line| {
-                    let is_it = line.questions.front().is_some_and(|question| question.is_answered_by(frame));
-                    if is_it { line.questions.pop_front() } else { None }
-                });
-                // Without a question it is the answer to one that seemed refused.
+                let Some(line) = self.lines.get_mut(&number) else { return };
+                let is_it = line.questions.front().is_some_and(|question| question.is_answered_by(frame));
+                let question = if is_it { line.questions.pop_front() } else { None };
+                // Perhaps the answer to one that seemed refused.
+                if let Some(at) = line.in_doubt.iter().position(|question| question.is_answered_by(frame)) {
+                    line.in_doubt.swap_remove(at);
+                    return;
+                }
                 let Some(question) = question else { return };
                 match frame {
                     Frame::History(_) => self.counts.histories += 1,
@@ -793,6 +798,8 @@ impl Judge {
         let Some(question) = line.questions.pop_front() else { return };
         if error.code == error_code::UNKNOWN_CONVERSATION {
             self.deferred.push(Deferred::Unknown { at_ms, device, question });
+        } else {
+            line.in_doubt.push(question);
         }
     }
 
@@ -892,6 +899,7 @@ impl Judge {
     pub(crate) fn settle(&mut self) {
         for line in self.lines.values_mut() {
             line.resyncs.clear();
+            line.in_doubt.clear();
         }
         let owes = !self.owed.is_empty();
         for key in std::mem::take(&mut self.owed) {

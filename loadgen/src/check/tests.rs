@@ -564,6 +564,37 @@ fn histories_that_say_something_else_than_the_log() {
     scene.finds(Contract::Durable, "a history tells g7 seq 2 otherwise than its log");
 }
 
+/// An error without a name seems to refuse a question, and is about something else: the answer comes, and is not taken for
+/// the answer to the question after it.
+#[test]
+fn an_answer_to_what_seemed_refused_is_no_other_questions() {
+    let history_of = |conversation: &str| {
+        Ask::History(chat::HistoryRequest { conversation: conversation.into(), ..Default::default() })
+    };
+    let list = || Ask::Conversations(chat::ConversationsRequest::default());
+    let refused = || Tell::Error(chat::Error { code: "storage_failed".into(), ..Default::default() });
+    let mut scene = Scene::with_group();
+    scene.ask(1, history_of("@1"));
+    scene.tell(1, refused());
+    scene.ask(1, history_of(GROUP));
+    scene.tell(
+        1,
+        Tell::History(chat::History { conversation: "1:2".into(), end: true, ..Default::default() }),
+    );
+    let messages = scene.logs[GROUP].clone();
+    let history = chat::History { conversation: GROUP.into(), messages, head: 3, end: true };
+    scene.tell(1, Tell::History(history));
+    scene.ask(1, list());
+    scene.tell(1, refused());
+    scene.ask(1, list());
+    scene.tell(1, Tell::Conversations(chat::Conversations::default()));
+    assert_eq!(scene.verdict(), None);
+    let mut scene = Scene::with_group();
+    scene.ask(1, list());
+    scene.tell(1, Tell::Conversations(chat::Conversations::default()));
+    assert!(scene.verdict().is_some(), "an empty list is wrong");
+}
+
 #[test]
 fn marks_that_go_back_or_too_far() {
     let mut scene = Scene::with_group();
