@@ -25,7 +25,7 @@ use crate::engine::{Ended, Fleet, Gauges, Next};
 use crate::random::Random;
 
 /// How often a device says how far it has read, at most: an ack is a control frame, of which a session has 20 in 10 s.
-const ACK_INTERVAL_MS: u64 = 30_000;
+const ACK_INTERVAL_MS: u64 = 5_000;
 /// What a refusal is called that comes from the library: the server would have refused the same.
 const NOT_SENT: &str = "refused by the client library";
 
@@ -179,7 +179,10 @@ impl<L: Ledger> Clients<L> {
                 event => self.happened(fleet, member, &mut device.client, event),
             }
         }
-        if let Some(at_ms) = device.client.poll_timeout()
+        // Without a connection, the engine says when there is one again. What is due now is not for this turn, which it
+        // would never leave.
+        let wanted_ms = device.client.poll_timeout().filter(|_| fleet.output(member).is_some());
+        if let Some(at_ms) = wanted_ms.map(|at_ms| at_ms.max(ms(now) + 1))
             && at_ms < device.wakes_ms
         {
             device.wakes_ms = at_ms;

@@ -71,6 +71,24 @@ impl World {
     }
 }
 
+/// Inboxes have what earlier runs have left, groups with higher numbers among it.
+#[test]
+fn what_is_of_another_run_says_nothing_of_this_ones_order() {
+    let mut world = World::new();
+    let message = world.send(0);
+    let mut foreign = message.clone();
+    (foreign.conversation, foreign.seq, foreign.client_id) = ("g7".into(), 7_000, "00000001.0.0".into());
+    foreign.body = Some(chat::Body { kind: Some(body::Kind::Text("of another run".into())) });
+    for member in [0, 1] {
+        world.deliver(member, &foreign);
+        world.deliver(member, &message);
+    }
+    world.accept(&message);
+    let settlement = world.settle();
+    assert!(settlement.is_correct(), "{settlement:?}");
+    assert_eq!(settlement.counts.foreign, 2);
+}
+
 #[test]
 fn a_server_that_keeps_its_word() {
     let mut world = World::new();
