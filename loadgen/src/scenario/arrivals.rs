@@ -2,17 +2,45 @@
 
 use std::collections::VecDeque;
 
-use holdfast_reactor::Moment;
+use holdfast_reactor::{Driver, Moment};
 
 use super::chat::ChatCounts;
 use crate::arrival::Schedule;
+use crate::engine::Fleet;
 use crate::measure::latency::Latencies;
 
 /// Arrivals that wait for room at most; beyond, they are counted as unsent.
 const BACKLOG_MAX: usize = 1 << 20;
 
-/// An open loop of messages. In each turn: place those that [wait](Self::oldest), then those that are
-/// [due](Self::due).
+/// Where messages go that are due.
+pub(super) trait Places<D> {
+    fn arrivals(&mut self) -> &mut Arrivals;
+
+    /// Gives an arrival to a random member that is up and has room; false: nobody has.
+    fn place(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool;
+
+    /// Once per turn: places those that wait, then those that are due.
+    fn pour(&mut self, fleet: &mut Fleet<D>)
+    where
+        D: Driver,
+    {
+        let now = fleet.now();
+        while let Some(intended) = self.arrivals().oldest()
+            && self.place(fleet, intended)
+        {
+            self.arrivals().placed_oldest();
+        }
+        while let Some(intended) = self.arrivals().due(now) {
+            if self.arrivals().waiting() == 0 && self.place(fleet, intended) {
+                self.arrivals().sent(intended, now);
+            } else {
+                self.arrivals().hold_back(intended);
+            }
+        }
+    }
+}
+
+/// An open loop of messages.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     schedule: Schedule,
@@ -58,27 +86,27 @@ impl Arrivals {
     }
 
     /// The one that has waited longest.
-    pub(super) fn oldest(&self) -> Option<Moment> {
+    fn oldest(&self) -> Option<Moment> {
         self.waiting.front().copied()
     }
 
     /// It waits no longer.
-    pub(super) fn placed_oldest(&mut self) {
+    fn placed_oldest(&mut self) {
         self.waiting.pop_front();
     }
 
     /// One whose moment has come.
-    pub(super) fn due(&mut self, now: Moment) -> Option<Moment> {
+    fn due(&mut self, now: Moment) -> Option<Moment> {
         if self.is_on { self.schedule.due(now) } else { None }
     }
 
     /// It was sent at once, or as soon as the generator came to it.
-    pub(super) fn sent(&mut self, intended: Moment, now: Moment) {
+    fn sent(&mut self, intended: Moment, now: Moment) {
         self.lateness.record(now.since(intended));
     }
 
     /// Nobody has room for it.
-    pub(super) fn hold_back(&mut self, intended: Moment) {
+    fn hold_back(&mut self, intended: Moment) {
         if self.waiting.len() < BACKLOG_MAX {
             self.held_back += 1;
             self.waiting.push_back(intended);

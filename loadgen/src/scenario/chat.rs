@@ -15,7 +15,7 @@ use holdfast_protocol::chat::{
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
 
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Places};
 use super::books::ledger::{CREATION, Ledger};
 use super::login::Login;
 use super::presence::MessageLatencies;
@@ -152,10 +152,7 @@ impl<L: Ledger> Chat<L> {
 
     /// Shows the counters; `more` is awaited beside what the books wait for.
     pub(super) fn show_with(&self, gauges: &Gauges, more: i64) {
-        gauges.set(|gauges| &gauges.sent, self.books.sent());
-        gauges.set(|gauges| &gauges.done, self.books.arrived());
-        gauges.set(|gauges| &gauges.broken, u64::from(self.books.broken().is_some()));
-        gauges.set_outstanding(self.books.outstanding() + self.waiting() + more);
+        show_books(gauges, &self.books, self.waiting() + more);
     }
 
     /// Arrivals that wait for room.
@@ -174,19 +171,6 @@ impl<L: Ledger> Chat<L> {
         let users = |member| credentials.user(member);
         let frame = self.books.request(member, number, intended, self.body_bytes, users);
         self.say(fleet, member, frame);
-    }
-
-    /// Gives an arrival to a random member that is up and has room.
-    fn place<D: Driver>(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
-        for _ in 0..TRIES {
-            let member = self.random.below(fleet.members());
-            if fleet.is_up(member) && self.books.has_room(member) {
-                let number = self.books.enter(member, intended);
-                self.write(fleet, member, number, intended);
-                return true;
-            }
-        }
-        false
     }
 
     fn welcome<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32, welcome: &chat::Welcome) {
@@ -265,6 +249,14 @@ impl<L: Ledger> Chat<L> {
     }
 }
 
+/// Shows what the books say; `more` is awaited beside it.
+pub(super) fn show_books(gauges: &Gauges, books: &impl Ledger, more: i64) {
+    gauges.set(|gauges| &gauges.sent, books.sent());
+    gauges.set(|gauges| &gauges.done, books.arrived());
+    gauges.set(|gauges| &gauges.broken, u64::from(books.broken().is_some()));
+    gauges.set_outstanding(books.outstanding() + more);
+}
+
 /// When a member comes back whose connection has ended; `drained`: the pause that a `drain` gave it.
 pub(super) fn come_back(now: Moment, why: &Ended, drained: Option<Duration>) -> Next {
     let drained = drained.map(|pause| Next::At(now.after(pause)));
@@ -293,6 +285,24 @@ pub(super) fn passes(code: &str) -> bool {
         error_code::STORAGE_FULL,
     ];
     codes.contains(&code)
+}
+
+impl<L: Ledger, D: Driver> Places<D> for Chat<L> {
+    fn arrivals(&mut self) -> &mut Arrivals {
+        &mut self.arrivals
+    }
+
+    fn place(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
+        for _ in 0..TRIES {
+            let member = self.random.below(fleet.members());
+            if fleet.is_up(member) && self.books.has_room(member) {
+                let number = self.books.enter(member, intended);
+                self.write(fleet, member, number, intended);
+                return true;
+            }
+        }
+        false
+    }
 }
 
 impl<L: Ledger> Scenario for Chat<L> {
@@ -391,18 +401,7 @@ impl<L: Ledger> Scenario for Chat<L> {
                 self.resend(fleet, member, number, intended);
             }
         }
-        while let Some(intended) = self.arrivals.oldest()
-            && self.place(fleet, intended)
-        {
-            self.arrivals.placed_oldest();
-        }
-        while let Some(intended) = self.arrivals.due(now) {
-            if self.arrivals.waiting() == 0 && self.place(fleet, intended) {
-                self.arrivals.sent(intended, now);
-            } else {
-                self.arrivals.hold_back(intended);
-            }
-        }
+        self.pour(fleet);
     }
 
     fn next(&self) -> Option<Moment> {

@@ -15,9 +15,9 @@ use holdfast_protocol::id::{Seq, UserId};
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
 
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Places};
 use super::books::ledger::{CREATION, Ledger};
-use super::chat::{ChatCounts, ChatReport, TRIES};
+use super::chat::{ChatCounts, ChatReport, TRIES, show_books};
 use super::login::Login;
 use super::{Order, Scenario};
 use crate::arrival::Schedule;
@@ -145,20 +145,6 @@ impl<L: Ledger> Clients<L> {
         }
     }
 
-    /// Gives an arrival to a random member that is up and has room.
-    fn place<D: Driver>(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
-        for _ in 0..TRIES {
-            let member = self.random.below(fleet.members());
-            if fleet.is_up(member) && self.books.has_room(member) {
-                let number = self.books.enter(member, intended);
-                self.write(member, number, intended);
-                self.drive(fleet, member);
-                return true;
-            }
-        }
-        false
-    }
-
     /// After every call into a member's client: sends what it has to send, does what it wants, and takes note of when it
     /// wants to be woken.
     fn drive<D: Driver>(&mut self, fleet: &mut Fleet<D>, member: u32) {
@@ -277,6 +263,25 @@ fn act_of(frame: client_frame::Frame) -> (String, Act) {
     }
 }
 
+impl<L: Ledger, D: Driver> Places<D> for Clients<L> {
+    fn arrivals(&mut self) -> &mut Arrivals {
+        &mut self.arrivals
+    }
+
+    fn place(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
+        for _ in 0..TRIES {
+            let member = self.random.below(fleet.members());
+            if fleet.is_up(member) && self.books.has_room(member) {
+                let number = self.books.enter(member, intended);
+                self.write(member, number, intended);
+                self.drive(fleet, member);
+                return true;
+            }
+        }
+        false
+    }
+}
+
 impl<L: Ledger> Scenario for Clients<L> {
     const SPEAKS_BYTES: bool = true;
 
@@ -348,18 +353,7 @@ impl<L: Ledger> Scenario for Clients<L> {
             self.write(owner, CREATION, now);
             self.drive(fleet, owner);
         }
-        while let Some(intended) = self.arrivals.oldest()
-            && self.place(fleet, intended)
-        {
-            self.arrivals.placed_oldest();
-        }
-        while let Some(intended) = self.arrivals.due(now) {
-            if self.arrivals.waiting() == 0 && self.place(fleet, intended) {
-                self.arrivals.sent(intended, now);
-            } else {
-                self.arrivals.hold_back(intended);
-            }
-        }
+        self.pour(fleet);
     }
 
     fn next(&self) -> Option<Moment> {
@@ -371,10 +365,7 @@ impl<L: Ledger> Scenario for Clients<L> {
     fn beat<D: Driver>(&mut self, _fleet: &mut Fleet<D>, _member: u32) {}
 
     fn show(&self, gauges: &Gauges) {
-        gauges.set(|gauges| &gauges.sent, self.books.sent());
-        gauges.set(|gauges| &gauges.done, self.books.arrived());
-        gauges.set(|gauges| &gauges.broken, u64::from(self.books.broken().is_some()));
-        gauges.set_outstanding(self.books.outstanding() + self.arrivals.waiting() as i64);
+        show_books(gauges, &self.books, self.arrivals.waiting() as i64);
     }
 
     fn into_report(mut self) -> ChatReport<L> {
