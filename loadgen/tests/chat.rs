@@ -45,6 +45,18 @@ fn chat(client: &str, driver: &str, server: &ChatServer, more: &[&str]) -> Run {
     load(driver, &words)
 }
 
+/// What a server may do wrong, and what that is called.
+const WRONGS: [(Fault, &str); 8] = [
+    (Fault::LoseDelivery(30), "lost"),
+    (Fault::LoseOwnEvent(30), "chat/own_lost"),
+    (Fault::DeliverTwice(30), "duplicated"),
+    (Fault::RepeatRev(30), "chat/revs_repeated"),
+    (Fault::Reorder(30), "reordered"),
+    (Fault::Corrupt(30), "corrupted"),
+    (Fault::SkipRev(30), "chat/revs_missing"),
+    (Fault::SkipSeq(30), "chat/seqs_missing"),
+];
+
 const FEW: [&str; 6] = ["-n", "4", "--rate", "200", "--arrivals", "constant"];
 
 #[test]
@@ -72,16 +84,7 @@ fn an_honest_server_passes() {
 #[test]
 fn whatever_a_server_does_wrong_is_found() {
     for client in CLIENTS {
-        for (fault, counter) in [
-            (Fault::LoseDelivery(30), "lost"),
-            (Fault::LoseOwnEvent(30), "chat/own_lost"),
-            (Fault::DeliverTwice(30), "duplicated"),
-            (Fault::RepeatRev(30), "chat/revs_repeated"),
-            (Fault::Reorder(30), "reordered"),
-            (Fault::Corrupt(30), "corrupted"),
-            (Fault::SkipRev(30), "chat/revs_missing"),
-            (Fault::SkipSeq(30), "chat/seqs_missing"),
-        ] {
+        for (fault, counter) in WRONGS {
             let server = ChatServer::start(fault);
             let run = chat(client, "uring", &server, &FEW).expect(2);
             assert!(run.number(&format!("/messages/{counter}")) >= 1.0, "{fault:?}\n{}", run.stdout);
@@ -184,17 +187,8 @@ fn groups_on_an_honest_server_pass() {
 fn whatever_a_server_does_wrong_in_a_group_is_found() {
     for client in CLIENTS {
         for format in ["proto", "json"] {
-            for (fault, counter) in [
-                (Fault::LoseDelivery(30), "lost"),
-                (Fault::LoseOwnEvent(30), "chat/own_lost"),
-                (Fault::DeliverTwice(30), "duplicated"),
-                (Fault::RepeatRev(30), "chat/revs_repeated"),
-                (Fault::Reorder(30), "reordered"),
-                (Fault::Corrupt(30), "corrupted"),
-                (Fault::SkipRev(30), "chat/revs_missing"),
-                (Fault::SkipSeq(30), "chat/seqs_missing"),
-                (Fault::WrongSeq(30), "chat/seqs_conflicting"),
-            ] {
+            for (fault, counter) in WRONGS.into_iter().chain([(Fault::WrongSeq(30), "chat/seqs_conflicting")])
+            {
                 let server = ChatServer::start(fault);
                 let words: Vec<&str> = GROUPS.into_iter().chain(["--format", format]).collect();
                 let run = chat(client, "uring", &server, &words).expect(2);

@@ -190,7 +190,7 @@ impl<D: Driver, S: Scenario> Engine<D, S> {
         let Some(member) = self.fleet.member_of(connection) else { return };
         self.fleet.report.received_bytes += buffer.len() as u64;
         match self.fleet.members[member as usize].phase {
-            Phase::Opening | Phase::Up if S::SPEAKS_BYTES => {
+            Phase::Opening | Phase::Up | Phase::Closing if S::SPEAKS_BYTES => {
                 self.scenario.bytes(&mut self.fleet, member, &mut buffer);
             }
             Phase::Upgrading => self.answer(member, &mut buffer),

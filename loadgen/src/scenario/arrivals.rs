@@ -8,22 +8,38 @@ use super::chat::ChatCounts;
 use crate::arrival::Schedule;
 use crate::engine::Fleet;
 use crate::measure::latency::Latencies;
+use crate::random::Random;
 
 /// Arrivals that wait for room at most; beyond, they are counted as unsent.
 const BACKLOG_MAX: usize = 1 << 20;
 
-/// Where messages go that are due.
-pub(super) trait Places<D> {
+/// Members that are looked at for one arrival before it has to wait.
+const TRIES: u32 = 16;
+
+/// Who writes the messages that are due.
+pub(super) trait Writers<D: Driver> {
     fn arrivals(&mut self) -> &mut Arrivals;
 
+    /// Whether a member may write another one.
+    fn has_room(&self, member: u32) -> bool;
+
+    /// A member that is up and has room writes one.
+    fn write_new(&mut self, fleet: &mut Fleet<D>, member: u32, intended: Moment);
+
     /// Gives an arrival to a random member that is up and has room; false: nobody has.
-    fn place(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool;
+    fn place(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
+        for _ in 0..TRIES {
+            let member = self.arrivals().random.below(fleet.members());
+            if fleet.is_up(member) && self.has_room(member) {
+                self.write_new(fleet, member, intended);
+                return true;
+            }
+        }
+        false
+    }
 
     /// Once per turn: places those that wait, then those that are due.
-    fn pour(&mut self, fleet: &mut Fleet<D>)
-    where
-        D: Driver,
-    {
+    fn pour(&mut self, fleet: &mut Fleet<D>) {
         let now = fleet.now();
         while let Some(intended) = self.arrivals().oldest()
             && self.place(fleet, intended)
@@ -44,6 +60,8 @@ pub(super) trait Places<D> {
 #[derive(Debug)]
 pub(super) struct Arrivals {
     schedule: Schedule,
+    /// Who is asked.
+    random: Random,
     /// Those that found nobody with room: the server owes us acks.
     waiting: VecDeque<Moment>,
     is_on: bool,
@@ -53,9 +71,10 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn new(schedule: Schedule) -> Self {
+    pub(super) fn new(schedule: Schedule, random: Random) -> Self {
         Self {
             schedule,
+            random,
             waiting: VecDeque::new(),
             is_on: false,
             lateness: Latencies::default(),

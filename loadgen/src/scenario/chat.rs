@@ -15,7 +15,7 @@ use holdfast_protocol::chat::{
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
 
-use super::arrivals::{Arrivals, Places};
+use super::arrivals::{Arrivals, Writers};
 use super::books::ledger::{CREATION, Ledger};
 use super::login::Login;
 use super::presence::MessageLatencies;
@@ -40,7 +40,6 @@ pub struct Chat<L> {
     resends: BinaryHeap<Reverse<(Moment, u32, u32)>>,
     /// When the server said to come back.
     drained: HashMap<u32, Duration>,
-    random: Random,
     frame: Vec<u8>,
     report: ChatCounts,
 }
@@ -99,8 +98,6 @@ pub struct ChatReport<L> {
 const ACK_AFTER: u64 = 64;
 /// … and not before so long after the last time: acks count among the control frames, of which a session has 20 in 10 s.
 const ACK_PAUSE: Duration = Duration::from_secs(5);
-/// Members that are looked at for one arrival before it has to wait.
-pub(super) const TRIES: u32 = 16;
 /// How long a refused message waits at least.
 const RESEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 
@@ -120,11 +117,10 @@ impl<L: Ledger> Chat<L> {
             first_member,
             books,
             body_bytes,
-            arrivals: Arrivals::new(schedule),
+            arrivals: Arrivals::new(schedule, Random::stream(seed, 0xc4a7 ^ u64::from(first_member))),
             preparing: false,
             resends: BinaryHeap::new(),
             drained: HashMap::new(),
-            random: Random::stream(seed, 0xc4a7 ^ u64::from(first_member)),
             frame: Vec::new(),
             report: ChatCounts::default(),
         }
@@ -287,21 +283,18 @@ pub(super) fn passes(code: &str) -> bool {
     codes.contains(&code)
 }
 
-impl<L: Ledger, D: Driver> Places<D> for Chat<L> {
+impl<L: Ledger, D: Driver> Writers<D> for Chat<L> {
     fn arrivals(&mut self) -> &mut Arrivals {
         &mut self.arrivals
     }
 
-    fn place(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
-        for _ in 0..TRIES {
-            let member = self.random.below(fleet.members());
-            if fleet.is_up(member) && self.books.has_room(member) {
-                let number = self.books.enter(member, intended);
-                self.write(fleet, member, number, intended);
-                return true;
-            }
-        }
-        false
+    fn has_room(&self, member: u32) -> bool {
+        self.books.has_room(member)
+    }
+
+    fn write_new(&mut self, fleet: &mut Fleet<D>, member: u32, intended: Moment) {
+        let number = self.books.enter(member, intended);
+        self.write(fleet, member, number, intended);
     }
 }
 

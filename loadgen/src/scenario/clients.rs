@@ -15,9 +15,9 @@ use holdfast_protocol::id::{Seq, UserId};
 use holdfast_protocol::ws::Opcode;
 use holdfast_reactor::{Driver, Moment};
 
-use super::arrivals::{Arrivals, Places};
+use super::arrivals::{Arrivals, Writers};
 use super::books::ledger::{CREATION, Ledger};
-use super::chat::{ChatCounts, ChatReport, TRIES, show_books};
+use super::chat::{ChatCounts, ChatReport, show_books};
 use super::login::Login;
 use super::{Order, Scenario};
 use crate::arrival::Schedule;
@@ -62,7 +62,6 @@ pub struct Clients<L> {
     /// What the library wants after the end of a connection.
     next: HashMap<u32, Next>,
     seed: u64,
-    random: Random,
     report: ChatCounts,
 }
 
@@ -90,13 +89,12 @@ impl<L: Ledger> Clients<L> {
             first_member,
             books,
             body_bytes,
-            arrivals: Arrivals::new(schedule),
+            arrivals: Arrivals::new(schedule, Random::stream(seed, 0xc4a7 ^ u64::from(first_member))),
             preparing: false,
             devices: Vec::new(),
             wakes: BinaryHeap::new(),
             next: HashMap::new(),
             seed,
-            random: Random::stream(seed, 0xc11e ^ u64::from(first_member)),
             report: ChatCounts::default(),
         }
     }
@@ -175,8 +173,11 @@ impl<L: Ledger> Clients<L> {
             self.wakes.push(Reverse((at_ms, member)));
         }
         self.devices[member as usize] = Some(device);
-        if let Some(why) = ended {
-            fleet.fail(member, why);
+        match ended {
+            // Both have said Close now; the server closes the connection.
+            Some(why @ Ended::Closed(..)) => fleet.bid_farewell(member, why),
+            Some(why) => fleet.fail(member, why),
+            None => {}
         }
     }
 
@@ -263,22 +264,19 @@ fn act_of(frame: client_frame::Frame) -> (String, Act) {
     }
 }
 
-impl<L: Ledger, D: Driver> Places<D> for Clients<L> {
+impl<L: Ledger, D: Driver> Writers<D> for Clients<L> {
     fn arrivals(&mut self) -> &mut Arrivals {
         &mut self.arrivals
     }
 
-    fn place(&mut self, fleet: &mut Fleet<D>, intended: Moment) -> bool {
-        for _ in 0..TRIES {
-            let member = self.random.below(fleet.members());
-            if fleet.is_up(member) && self.books.has_room(member) {
-                let number = self.books.enter(member, intended);
-                self.write(member, number, intended);
-                self.drive(fleet, member);
-                return true;
-            }
-        }
-        false
+    fn has_room(&self, member: u32) -> bool {
+        self.books.has_room(member)
+    }
+
+    fn write_new(&mut self, fleet: &mut Fleet<D>, member: u32, intended: Moment) {
+        let number = self.books.enter(member, intended);
+        self.write(member, number, intended);
+        self.drive(fleet, member);
     }
 }
 
